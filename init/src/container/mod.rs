@@ -1,0 +1,1 @@
+//! The one container: namespaces, mounts, limits, and its start.

@@ -1,0 +1,1 @@
+//! One network interface, configured once.

@@ -1,0 +1,1 @@
+//! From the start of the container to the end of the machine.

@@ -1,0 +1,1 @@
+//! Every call into the kernel that needs `unsafe`, one thin wrapper each.

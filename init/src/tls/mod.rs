@@ -1,0 +1,1 @@
+//! TLS 1.3 with one suite, one group, one signature scheme and one root.

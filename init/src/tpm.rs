@@ -1,0 +1,1 @@
+//! The TPM behind `/dev/tpmrm0`.

@@ -1,0 +1,201 @@
+//! The kernel command line: written by the builder, measured by the firmware,
+//! read by init. One grammar, and no other text is accepted:
+//!
+//! ```text
+//! console=ttyS0 roothash=<64 lower-case hex> rootblocks=<decimal>[ initrd=initrd]
+//! ```
+//!
+//! The last word is appended by QEMU's direct boot and is part of what the
+//! kernel's EFI stub measures into PCR 9.
+
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+
+use crate::verity::{Geometry, RootHash};
+
+/// What a loader that hands the initrd over by the EFI file protocol appends.
+pub const LOADER_SUFFIX: &str = " initrd=initrd";
+
+/// A command line that was inside the grammar: each parameter exactly once, in
+/// order, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cmdline {
+    /// Root hash of the rootfs.
+    pub root_hash: RootHash,
+    /// Size of the rootfs; its hash tree follows the data.
+    pub geometry: Geometry,
+}
+
+impl fmt::Display for Cmdline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blocks = self.geometry.data_blocks();
+        write!(
+            f,
+            "console=ttyS0 roothash={} rootblocks={blocks}",
+            self.root_hash
+        )
+    }
+}
+
+impl Cmdline {
+    /// Reads `/proc/cmdline` without its final newline.
+    ///
+    /// # Errors
+    /// The first word that is unknown, repeated, out of place, malformed or missing.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let text = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text);
+        let mut words = text.split(' ');
+        let mut expect = |key: &'static str| match words.next() {
+            None => Err(Error::Missing { key }),
+            Some(word) => word
+                .strip_prefix(key)
+                .and_then(|rest| rest.strip_prefix('='))
+                .ok_or_else(|| Error::Unexpected {
+                    got: shorten(word),
+                    expected: key,
+                }),
+        };
+
+        let console = expect("console")?;
+        if console != "ttyS0" {
+            return Err(Error::Value {
+                key: "console",
+                got: shorten(console),
+            });
+        }
+        let hash = expect("roothash")?;
+        let root_hash = RootHash::from_hex(hash).ok_or_else(|| Error::Value {
+            key: "roothash",
+            got: shorten(hash),
+        })?;
+        let blocks = expect("rootblocks")?;
+        let geometry = parse_decimal(blocks)
+            .and_then(Geometry::new)
+            .ok_or_else(|| Error::Value {
+                key: "rootblocks",
+                got: shorten(blocks),
+            })?;
+        match words.next() {
+            None => Ok(Self {
+                root_hash,
+                geometry,
+            }),
+            Some(word) => Err(Error::Unexpected {
+                got: shorten(word),
+                expected: "the end",
+            }),
+        }
+    }
+}
+
+/// Decimal without sign or leading zero, so that one number has one spelling.
+fn parse_decimal(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    plain.then(|| text.parse().ok())?
+}
+
+/// The host chooses this text, and it goes to the console: printable ASCII only,
+/// and not more of it than a reader needs.
+fn shorten(word: &str) -> String {
+    let mut short: String = word.escape_default().take(40).collect();
+    if short.len() < word.len() {
+        short = format!("{short}...");
+    }
+    short
+}
+
+/// Why a command line is outside the grammar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::error_impl_error,
+    reason = "named by its module, as cmdline::Error"
+)]
+pub enum Error {
+    /// A word that is not the one the grammar has at this place.
+    Unexpected {
+        /// The word, shortened and escaped.
+        got: String,
+        /// The parameter that should stand here.
+        expected: &'static str,
+    },
+    /// The line ends before this parameter.
+    Missing {
+        /// The parameter.
+        key: &'static str,
+    },
+    /// The right parameter with a value outside its grammar.
+    Value {
+        /// The parameter.
+        key: &'static str,
+        /// The value, shortened and escaped.
+        got: String,
+    },
+}
+
+impl core::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unexpected { got, expected } => {
+                write!(f, "got word \"{got}\", expected {expected}")
+            }
+            Self::Missing { key } => write!(f, "parameter {key} is missing"),
+            Self::Value { key, got } => write!(f, "parameter {key} has bad value \"{got}\""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cmdline;
+    use crate::verity::{Geometry, RootHash};
+
+    fn sample() -> Cmdline {
+        Cmdline {
+            root_hash: RootHash([0x5a; 32]),
+            geometry: Geometry::new(70).unwrap(),
+        }
+    }
+
+    #[test]
+    fn accepts_exactly_what_the_builder_emits() {
+        let text = sample().to_string();
+        assert_eq!(Cmdline::parse(&text), Ok(sample()));
+        assert_eq!(
+            Cmdline::parse(&format!("{text} initrd=initrd")),
+            Ok(sample())
+        );
+    }
+
+    #[test]
+    fn rejects_everything_around_it() {
+        let good = sample().to_string();
+        let bad = [
+            String::new(),
+            format!("{good} "),
+            format!(" {good}"),
+            format!("{good} init=/bin/sh"),
+            format!("{good} initrd=initrd initrd=initrd"),
+            format!("initrd=initrd {good}"),
+            format!("{good} initrd=other"),
+            format!("{good} {good}"),
+            format!("{good} rootblocks=70"),
+            format!("{good}\t"),
+            format!("{good}\n"),
+            good.replace("rootblocks=70", "rootblocks=070"),
+            good.replace("rootblocks=70", "rootblocks=+70"),
+            good.replace("rootblocks=70", "rootblocks=0"),
+            good.replace("rootblocks=70", "rootblocks=99999999999999999999"),
+            good.replace("rootblocks=70", "rootblocks="),
+            good.replace(" rootblocks=70", ""),
+            good.replace("ttyS0", "ttyS1"),
+            good.replace("5a5a", "5A5A"),
+            good.replace(' ', "  "),
+        ];
+        for text in bad {
+            assert!(Cmdline::parse(&text).is_err(), "{text:?}");
+        }
+    }
+}
