@@ -1,6 +1,9 @@
 # Shared by `build`, `check` and `check-test`: pins, source tree, and the way from fragments to a kernel's .config.
 # shellcheck shell=bash
 
+# The tools that are asked for their version are the ones that build.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() { printf 'kernel-config: %s\n' "$*" >&2; }
@@ -69,7 +72,7 @@ unpack_source() {
 kernel_make() {
     local tree=$1
     shift
-    env -i LC_ALL=C TZ=UTC PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent \
+    env -i LC_ALL=C TZ=UTC PATH="$PATH" HOME=/nonexistent \
         KBUILD_BUILD_USER=anchorhold KBUILD_BUILD_HOST=anchorhold KBUILD_BUILD_VERSION=1 \
         KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC' \
         make -C "$tree" ARCH=x86_64 LOCALVERSION= PAHOLE=false RUSTC=false BINDGEN=false "$@"
