@@ -9,12 +9,24 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod boot_filesystem;
 pub mod broker;
+pub mod cmdline;
+pub mod console;
 pub mod container;
+pub mod disk;
+pub mod dm;
+pub mod entropy;
 pub mod error;
+pub mod latch;
+pub mod file;
+pub mod mounts;
 pub mod network;
+pub mod rootfs;
 pub mod secret;
 pub mod supervise;
 pub mod sys;
 pub mod tls;
 pub mod tpm;
+pub mod verity;
+pub mod workload;

@@ -1,0 +1,130 @@
+//! From "I am this machine" to the keys: evidence to the broker, keys back.
+//!
+//! Init attests and never judges; the broker appraises.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use measured_boot::code::Code;
+use measured_boot::keys::{BOOT_KEY_SIZE, BootKey};
+use measured_boot::manifest::{Broker, Manifest, Secret, Tee};
+
+use crate::broker;
+use crate::console;
+use crate::error::BootError;
+use crate::network::Interface;
+use crate::secret::SecretBytes;
+use crate::tpm::Tpm;
+
+const STEP: &str = "attestation";
+/// Largest secret, in bytes.
+const MAX_SECRET: usize = 64 * 1024;
+
+/// The TEE device, if the manifest needs one: held until the latch closes it.
+#[derive(Debug)]
+pub struct TeeDevice(Option<Tpm>);
+
+/// A secret with its place in the container.
+#[derive(Debug)]
+pub struct ReleasedSecret {
+    /// The manifest's description of it.
+    pub secret: Secret,
+    /// Its bytes.
+    pub value: SecretBytes,
+}
+
+/// What the broker released for this boot's evidence.
+#[derive(Debug)]
+pub struct Released {
+    /// The boot filesystem's key, when there is a boot filesystem.
+    pub boot_key: Option<BootKey>,
+    /// Every secret of the manifest, in its order.
+    pub secrets: Vec<ReleasedSecret>,
+    /// For the latch.
+    pub tee: TeeDevice,
+}
+
+/// Opens the TEE that the manifest allows. A manifest without a broker asks for
+/// nothing that evidence could buy.
+///
+/// # Errors
+/// `E_TEE_MISSING`.
+pub fn open_tee(manifest: &Manifest) -> Result<TeeDevice, BootError> {
+    if manifest.broker.is_none() {
+        return Ok(TeeDevice(None));
+    }
+    if manifest.attestation.tee != [Tee::Tpm] {
+        let allowed = Allowed(&manifest.attestation.tee);
+        let cause = format_args!("this machine offers tpm, the manifest allows {allowed}");
+        return Err(BootError::new(Code::TeeMissing, STEP, "choose a TEE", cause));
+    }
+    Tpm::open().map(|tpm| TeeDevice(Some(tpm)))
+}
+
+/// Proves to the broker what this machine is, and fetches all it is entitled to.
+///
+/// # Errors
+/// The code of whatever failed first.
+pub fn obtain_keys(
+    manifest: &Manifest,
+    tee: TeeDevice,
+    interface: Option<&Interface>,
+) -> Result<Released, BootError> {
+    let (Some(broker), Some(interface), TeeDevice(Some(mut tpm))) =
+        (&manifest.broker, interface, tee)
+    else {
+        return Ok(Released { boot_key: None, secrets: Vec::new(), tee: TeeDevice(None) });
+    };
+    let mut attested = attest(broker, interface, &mut tpm)?;
+
+    let boot_key = match &manifest.boot {
+        None => None,
+        Some(boot) => {
+            let key = attested.fetch(&boot.key, BOOT_KEY_SIZE.saturating_add(1))?;
+            Some(BootKey::from_slice(key.expose()).ok_or_else(|| {
+                let got = key.expose().len();
+                let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
+                BootError::new(Code::KeyLength, STEP, format_args!("use {}", boot.key), cause)
+            })?)
+        }
+    };
+    let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
+    for secret in &manifest.container.secrets {
+        let value = attested.fetch(&secret.resource, MAX_SECRET)?;
+        secrets.push(ReleasedSecret { secret: secret.clone(), value });
+    }
+    console::progress("attestation: keys released");
+    Ok(Released { boot_key, secrets, tee: TeeDevice(Some(tpm)) })
+}
+
+fn attest(
+    broker: &Broker,
+    interface: &Interface,
+    tpm: &mut Tpm,
+) -> Result<broker::Attested, BootError> {
+    let session = broker::connect(broker, interface, Tee::Tpm)?;
+    console::progress("attestation: broker authenticated");
+    let evidence = tpm.evidence(&session.report_data())?;
+    let attested = session.attest(evidence)?;
+    console::progress("attestation: evidence accepted");
+    Ok(attested)
+}
+
+impl TeeDevice {
+    /// Gives the device up, for the latch.
+    pub fn into_tpm(self) -> Option<Tpm> {
+        self.0
+    }
+}
+
+struct Allowed<'a>(&'a [Tee]);
+
+impl fmt::Display for Allowed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, tee) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", tee.as_str())?;
+        }
+        Ok(())
+    }
+}

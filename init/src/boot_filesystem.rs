@@ -1,0 +1,93 @@
+//! The encrypted boot filesystem: dm-crypt without a header, dm-verity over it.
+//!
+//! The released key gives secrecy, the root hash in the manifest integrity and
+//! freshness. Nothing on the disk is parsed before both hold.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use measured_boot::base16;
+use measured_boot::code::Code;
+use measured_boot::keys::{BootKey, ContentId};
+use measured_boot::manifest::BootFilesystem;
+use zeroize::Zeroizing;
+
+use crate::console;
+use crate::disk;
+use crate::dm::{Active, Device, Target};
+use crate::error::BootError;
+use crate::mounts;
+use crate::verity::{Armed, Parameters, Verified};
+
+const STEP: &str = "boot-filesystem";
+/// Serial of its disk.
+const SERIAL: &str = "boot";
+
+/// The boot filesystem is mounted at [`mounts::BOOT`], read-only, decrypted with
+/// the released key and checked against the manifest's root hash.
+#[derive(Debug)]
+pub struct BootFiles {
+    verified: Verified,
+    _decrypted: Device<Active>,
+}
+
+/// Opens and mounts the boot filesystem, consuming its key: afterwards only the
+/// kernel has it.
+///
+/// # Errors
+/// `E_BOOT_*`.
+pub fn open(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, BootError> {
+    let (root_hash, geometry) = description.verity().ok_or_else(|| {
+        BootError::new(Code::Internal, STEP, "size the boot filesystem", "no such geometry")
+    })?;
+    let disk = disk::find(SERIAL, geometry.total_sectors()).map_err(|cause| {
+        let code = match cause {
+            disk::Error::Missing => Code::BootMissing,
+            disk::Error::Ambiguous => Code::BootAmbiguous,
+            disk::Error::Short { .. } => Code::BootSize,
+            disk::Error::Io(_) => Code::BootDevice,
+        };
+        BootError::new(code, STEP, "find disk boot", cause)
+    })?;
+
+    let keys = key.boot_filesystem(&ContentId(description.content_id.0));
+    let decrypted = {
+        // 4096-byte sectors, the IV counted in units of 512 bytes, as
+        // `cryptsetup open --type plain --sector-size 4096` does it.
+        let volume_key = Zeroizing::new(base16::encode(&*keys.volume_key));
+        let parameters = Zeroizing::new(format!(
+            "aes-xts-plain64 {} 0 {} 0 1 sector_size:4096",
+            *volume_key, disk.device
+        ));
+        let sectors = geometry.total_sectors();
+        let target = Target { kind: "crypt", sectors, parameters: &parameters };
+        Device::create("boot-crypt")
+            .and_then(|created| created.load(&target))
+            .and_then(Device::activate)
+            .map_err(|e| device_error("open dm-crypt device boot", e))?
+    };
+
+    let salt = Zeroizing::new(Vec::from(*keys.salt));
+    let parameters = Parameters { device: decrypted.device(), geometry, root_hash, salt };
+    let verified = Verified::open("boot", parameters)
+        .map_err(|e| device_error("open dm-verity device boot", e))?;
+    verified.mount(mounts::BOOT).map_err(|e| {
+        BootError::new(Code::BootIntegrity, STEP, "mount the boot filesystem", e)
+    })?;
+    console::progress("boot-filesystem: mounted");
+    Ok(BootFiles { verified, _decrypted: decrypted })
+}
+
+impl BootFiles {
+    /// Hands the boot filesystem over to the container as its reader.
+    ///
+    /// # Errors
+    /// `E_BOOT_DEVICE`.
+    pub fn arm(self) -> Result<Armed, BootError> {
+        self.verified.arm().map_err(|e| device_error("arm dm-verity device boot", e))
+    }
+}
+
+fn device_error(action: &str, errno: rustix::io::Errno) -> BootError {
+    BootError::new(Code::BootDevice, STEP, action, errno)
+}

@@ -1,0 +1,45 @@
+//! Small files, read whole and with a bound.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rustix::fd::AsFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{self, Errno};
+
+/// Reads the file at `path`, which must not be a symbolic link.
+///
+/// # Errors
+/// `EFBIG` when it is longer than `limit` bytes, otherwise what the kernel says.
+pub fn read(path: &str, limit: usize) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    read_all(rustix::fs::open(path, flags, Mode::empty())?, limit)
+}
+
+/// Reads a text file of the kernel's (`/proc`, `/sys`) without its final newline.
+///
+/// # Errors
+/// As [`read`], and `EILSEQ` for text that is not UTF-8.
+pub fn read_line(path: &str, limit: usize) -> io::Result<String> {
+    let mut text = String::from_utf8(read(path, limit)?).map_err(|_| Errno::ILSEQ)?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+fn read_all(file: impl AsFd, limit: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let (read, _) = io::read(&file, &mut chunk[..])
+            .map(|length| chunk.split_at(length.min(chunk.len())))?;
+        if read.is_empty() {
+            return Ok(content);
+        }
+        if content.len().saturating_add(read.len()) > limit {
+            return Err(Errno::FBIG);
+        }
+        content.extend_from_slice(read);
+    }
+}
