@@ -4,6 +4,8 @@
 //! of nonce, public key and additional evidence. The broker computes it again
 //! from what it received.
 
+pub mod tpm;
+
 use alloc::format;
 use alloc::string::String;
 
@@ -11,6 +13,8 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use sha2::{Digest, Sha384};
 
 use crate::manifest::Tee;
+
+pub use self::tpm::TpmEvidence;
 
 /// The JWE key-agreement algorithm of every key we make (RFC 7518 section 4.6).
 pub const KEY_ALGORITHM: &str = "ECDH-ES+A256KW";

@@ -20,6 +20,7 @@ pub mod code;
 pub mod evidence;
 pub mod keys;
 pub mod manifest;
+pub mod tpm;
 pub mod verity;
 
 #[cfg(feature = "std")]

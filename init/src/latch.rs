@@ -1,0 +1,73 @@
+//! The end of the guest's right to keys: a register that only a reboot resets.
+//!
+//! The broker releases keys to a guest whose latch register is zero. Once this
+//! step has passed, no quote of this boot shows zero again, whoever asks for it.
+
+use core::fmt;
+
+use measured_boot::base16;
+use measured_boot::code::Code;
+use measured_boot::tpm::{self, LATCH_EVENT, LATCH_PCR};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use crate::error::BootError;
+use crate::tpm::Tpm;
+
+const STEP: &str = "latch";
+
+/// The latch is closed: the register was read back with its final value.
+#[derive(Debug)]
+pub struct Latched(());
+
+/// Closes the latch, and with it the TPM.
+///
+/// # Errors
+/// [`Code::Latch`] when the register was not zero before, or does not hold the
+/// predicted value after; [`Code::Tpm`] when the TPM refuses a command.
+pub fn close(mut tpm: Tpm) -> Result<Latched, BootError> {
+    let open = [0; 32];
+    expect(&mut tpm, "find the latch open", &open)?;
+    let event = Sha256::digest(LATCH_EVENT).into();
+    tpm::extend(&mut tpm, LATCH_PCR, &event).map_err(failed("extend PCR 15"))?;
+    expect(&mut tpm, "close the latch", &tpm::extended(&open, &event))?;
+    Ok(Latched(()))
+}
+
+fn expect(tpm: &mut Tpm, action: &'static str, value: &[u8; 32]) -> Result<(), BootError> {
+    let pcrs = tpm::read_pcrs(tpm).map_err(failed("read PCR 15"))?;
+    match pcrs.get(usize::from(LATCH_PCR)) {
+        Some(pcr) if pcr == value => Ok(()),
+        Some(pcr) => Err(BootError::new(
+            Code::Latch,
+            STEP,
+            action,
+            Unexpected {
+                got: pcr,
+                expected: value,
+            },
+        )),
+        None => Err(BootError::new(
+            Code::Internal,
+            STEP,
+            action,
+            "no PCR 15 among 24 PCRs",
+        )),
+    }
+}
+
+struct Unexpected<'a> {
+    got: &'a [u8; 32],
+    expected: &'a [u8; 32],
+}
+
+impl fmt::Display for Unexpected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (got, expected) = (base16::encode(self.got), base16::encode(self.expected));
+        write!(f, "got PCR 15 {got}, expected {expected}")
+    }
+}
+
+fn failed(action: &'static str) -> impl Fn(tpm::Error<Errno>) -> BootError {
+    move |error| BootError::new(Code::Tpm, STEP, action, error)
+}
