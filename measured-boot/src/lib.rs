@@ -24,4 +24,6 @@ pub mod tpm;
 pub mod verity;
 
 #[cfg(feature = "std")]
+pub mod hash_tree;
+#[cfg(feature = "std")]
 pub mod reference_values;
