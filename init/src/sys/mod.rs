@@ -5,6 +5,9 @@ use rustix::fd::{BorrowedFd, RawFd};
 
 pub mod cpu;
 pub mod device_mapper;
+pub mod mount_attributes;
+pub mod process;
+pub mod seccomp;
 
 /// Borrows a descriptor that is never closed.
 pub fn borrow_forever(raw: RawFd) -> BorrowedFd<'static> {
