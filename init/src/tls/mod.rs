@@ -1,1 +1,167 @@
 //! TLS 1.3 with one suite, one group, one signature scheme and one root.
+//!
+//! The protocol is rustls's; the algorithms ([`provider`]) are RustCrypto's, so
+//! that no C is linked. Nothing is resumed, nothing is sent early, the guest
+//! has no certificate of its own: it proves itself by evidence, later.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+
+use measured_boot::code::Code;
+use measured_boot::manifest::Broker;
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use rustls::client::Resumption;
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+mod aead;
+mod hash;
+mod provider;
+pub mod random;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use provider::secret_key;
+pub use stream::TlsStream;
+
+/// Why a connection to the broker was not made or did not last.
+#[derive(Debug)]
+#[allow(
+    clippy::error_impl_error,
+    reason = "named by its module, as tls::Error"
+)]
+pub enum Error {
+    /// The manifest's CA is not a certificate that can be a root.
+    Authority(String),
+    /// The peer's certificate does not lead to the manifest's CA.
+    Issuer(String),
+    /// It is for another name.
+    Name(String),
+    /// It has expired by init's clock.
+    Expired(String),
+    /// It is not valid yet by init's clock.
+    NotYetValid(String),
+    /// Handshake or record layer.
+    Protocol(String),
+    /// The kernel gave no random bytes.
+    Entropy,
+    /// TCP: refused, reset, unreachable.
+    Connect(Errno),
+    /// The peer closed the connection.
+    Closed,
+    /// The deadline passed.
+    Timeout,
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Authority(_) => Code::Manifest,
+            Self::Issuer(_) => Code::TlsIssuer,
+            Self::Name(_) => Code::TlsName,
+            Self::Expired(_) => Code::TlsExpired,
+            Self::NotYetValid(_) => Code::TlsNotYetValid,
+            Self::Protocol(_) => Code::TlsProtocol,
+            Self::Entropy => Code::Entropy,
+            Self::Connect(_) | Self::Closed => Code::BrokerConnect,
+            Self::Timeout => Code::BrokerTimeout,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authority(cause) => write!(f, "broker.ca is not a usable certificate: {cause}"),
+            Self::Issuer(cause)
+            | Self::Name(cause)
+            | Self::Expired(cause)
+            | Self::NotYetValid(cause)
+            | Self::Protocol(cause) => f.write_str(cause),
+            Self::Entropy => f.write_str("the kernel gave no random bytes"),
+            Self::Connect(errno) => write!(f, "{errno}"),
+            Self::Closed => f.write_str("the peer closed the connection"),
+            Self::Timeout => f.write_str("the deadline passed"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<rustls::Error> for Error {
+    /// Sorts rustls's errors; it keeps the whole cause as text.
+    fn from(error: rustls::Error) -> Self {
+        // Names and causes come from the peer: only printable ASCII, bounded.
+        let cause = crate::broker::printable(&format!("{error}"));
+        if let rustls::Error::InvalidCertificate(why) = error {
+            certificate_error(&why)(cause)
+        } else if error == rustls::Error::FailedToGetRandomBytes {
+            Self::Entropy
+        } else {
+            Self::Protocol(cause)
+        }
+    }
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is not exhaustive, and the rest is one case"
+)]
+fn certificate_error(why: &CertificateError) -> fn(String) -> Error {
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Error::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Error::NotYetValid
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Error::Name
+        }
+        // Unknown issuer, bad signature, wrong purpose, another algorithm, bad
+        // encoding: in each case there is no chain to the one root.
+        _ => Error::Issuer,
+    }
+}
+
+/// The only time certificates are held against, fixed once per boot.
+#[derive(Debug)]
+struct FixedTime(UnixTime);
+
+impl TimeProvider for FixedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
+}
+
+/// Trusts the manifest's CA and nothing else. The clock is the host's, so it
+/// counts only from the manifest's floor on.
+///
+/// # Errors
+/// [`Error::Authority`] when the CA does not parse.
+pub fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, Error> {
+    let clock = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(clock.max(broker.not_before)));
+
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from(broker.ca.0.as_slice()))
+        .map_err(|e| Error::Authority(format!("{e}")))?;
+
+    let mut config = ClientConfig::builder_with_details(
+        Arc::new(provider::provider()),
+        Arc::new(FixedTime(now)),
+    )
+    .with_protocol_versions(&[&TLS13])?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}

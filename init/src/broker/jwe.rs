@@ -1,0 +1,157 @@
+//! Decrypts a resource: flattened JSON JWE (RFC 7516 section 7.2.2) with
+//! ECDH-ES+A256KW over P-256 and A256GCM, the only algorithms there are here.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use aes_kw::KwAes256;
+use base64ct::{Base64UrlUnpadded, Encoding};
+use measured_boot::evidence::KEY_ALGORITHM;
+use p256::elliptic_curve::sec1::FromSec1Point;
+use p256::{PublicKey, Sec1Point, SecretKey};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::error::{Error, printable};
+use crate::secret::SecretBytes;
+
+const CONTENT_ALGORITHM: &str = "A256GCM";
+const KEY_SIZE: usize = 32;
+const WRAPPED_KEY_SIZE: usize = KEY_SIZE + 8;
+const IV_SIZE: usize = 12;
+const TAG_SIZE: usize = 16;
+
+/// The members KBS sends. `aad`, `header` and `unprotected` would change the
+/// meaning, so they are unknown members like any other.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Jwe<'a> {
+    protected: &'a str,
+    encrypted_key: &'a str,
+    iv: &'a str,
+    ciphertext: &'a str,
+    tag: &'a str,
+}
+
+/// Of the protected header only what decides; members without a meaning here
+/// are allowed (RFC 7516 section 4), those that change what is done are not.
+#[derive(Deserialize)]
+struct Header<'a> {
+    alg: &'a str,
+    enc: &'a str,
+    epk: Option<EphemeralKey<'a>>,
+    crit: Option<IgnoredAny>,
+    zip: Option<IgnoredAny>,
+    apu: Option<IgnoredAny>,
+    apv: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct EphemeralKey<'a> {
+    kty: &'a str,
+    crv: &'a str,
+    x: &'a str,
+    y: &'a str,
+}
+
+/// Decrypts `json` with the session's key.
+///
+/// # Errors
+/// [`Error::Protocol`] when it is not JSON of that form, [`Error::JweAlgorithm`],
+/// [`Error::JweDecrypt`] for everything behind that.
+pub(super) fn decrypt(json: &[u8], key: &SecretKey) -> Result<SecretBytes, Error> {
+    let jwe: Jwe<'_> = serde_json::from_slice(json)
+        .map_err(|e| Error::Protocol(format!("the resource is not a JWE: {e}")))?;
+    let protected = Base64UrlUnpadded::decode_vec(jwe.protected)
+        .map_err(|_| Error::JweDecrypt("the protected header is not base64url"))?;
+    let header: Header<'_> = serde_json::from_slice(&protected)
+        .map_err(|_| Error::JweDecrypt("the protected header is malformed"))?;
+    let peer = check(&header)?;
+
+    let wrapped: [u8; WRAPPED_KEY_SIZE] =
+        decode(jwe.encrypted_key).ok_or(Error::JweDecrypt("encrypted_key is not 40 bytes"))?;
+    let iv: [u8; IV_SIZE] = decode(jwe.iv).ok_or(Error::JweDecrypt("iv is not 12 bytes"))?;
+    let tag: [u8; TAG_SIZE] = decode(jwe.tag).ok_or(Error::JweDecrypt("tag is not 16 bytes"))?;
+    let mut text = Zeroizing::new(
+        Base64UrlUnpadded::decode_vec(jwe.ciphertext)
+            .map_err(|_| Error::JweDecrypt("ciphertext is not base64url"))?,
+    );
+
+    let key_encryption_key = derive(key, &peer);
+    let mut content_key = Zeroizing::new([0; KEY_SIZE]);
+    KwAes256::new(&(*key_encryption_key).into())
+        .unwrap_key(&wrapped, &mut *content_key)
+        .map_err(|_| Error::JweDecrypt("encrypted_key does not unwrap"))?;
+    // RFC 7516 section 5.1 step 14: the protected member as received.
+    Aes256Gcm::new(&(*content_key).into())
+        .decrypt_inout_detached(
+            &Nonce::from(iv),
+            jwe.protected.as_bytes(),
+            text.as_mut_slice().into(),
+            &Tag::from(tag),
+        )
+        .map_err(|_| Error::JweDecrypt("the tag does not match"))?;
+    Ok(SecretBytes::new(core::mem::take(&mut *text)))
+}
+
+/// The sender's key, if the header asks for exactly what is built in.
+fn check(header: &Header<'_>) -> Result<PublicKey, Error> {
+    let other = |member: &str, got: &str, expected: &str| {
+        let got = printable(got);
+        Error::JweAlgorithm(format!("{member} is {got}, expected {expected}"))
+    };
+    if header.alg != KEY_ALGORITHM {
+        return Err(other("alg", header.alg, KEY_ALGORITHM));
+    }
+    if header.enc != CONTENT_ALGORITHM {
+        return Err(other("enc", header.enc, CONTENT_ALGORITHM));
+    }
+    if header.crit.is_some() || header.zip.is_some() {
+        return Err(Error::JweAlgorithm("crit or zip is present".into()));
+    }
+    if header.apu.is_some() || header.apv.is_some() {
+        return Err(Error::JweDecrypt("apu or apv is present"));
+    }
+    let bad_key = || Error::JweDecrypt("epk is not a point of P-256");
+    let epk = header.epk.as_ref().ok_or_else(bad_key)?;
+    if (epk.kty, epk.crv) != ("EC", "P-256") {
+        return Err(bad_key());
+    }
+    let x: [u8; 32] = decode(epk.x).ok_or_else(bad_key)?;
+    let y: [u8; 32] = decode(epk.y).ok_or_else(bad_key)?;
+    let point = Sec1Point::from_affine_coordinates(&x.into(), &y.into(), false);
+    // Not on the curve is `None`; infinity has no affine coordinates.
+    Option::from(PublicKey::from_sec1_point(&point)).ok_or_else(bad_key)
+}
+
+/// The key encryption key: one round of Concat KDF (RFC 7518 section 4.6.2).
+fn derive(key: &SecretKey, peer: &PublicKey) -> Zeroizing<[u8; KEY_SIZE]> {
+    let shared = key.diffie_hellman(peer);
+    let mut hash = Sha256::new();
+    hash.update(1_u32.to_be_bytes());
+    hash.update(shared.raw_secret_bytes());
+    // AlgorithmID with its length, apu and apv empty, the key's length in bits.
+    hash.update([0, 0, 0, 14]);
+    const { assert!(KEY_ALGORITHM.len() == 14) };
+    hash.update(KEY_ALGORITHM);
+    hash.update([0; 8]);
+    hash.update(256_u32.to_be_bytes());
+    let mut output = Zeroizing::new([0; KEY_SIZE]);
+    output.copy_from_slice(&hash.finalize());
+    output
+}
+
+/// Exactly `N` bytes of base64url without padding.
+fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes: Vec<u8> = Base64UrlUnpadded::decode_vec(text).ok()?;
+    let exact = bytes.as_slice().try_into().ok();
+    bytes.clear();
+    exact
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
