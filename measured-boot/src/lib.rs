@@ -27,3 +27,7 @@ pub mod verity;
 pub mod hash_tree;
 #[cfg(feature = "std")]
 pub mod reference_values;
+#[cfg(feature = "std")]
+pub mod predict;
+#[cfg(feature = "std")]
+pub mod verify;

@@ -11,6 +11,9 @@ mod command;
 mod public;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::vec::Vec;
 use core::fmt;
 
