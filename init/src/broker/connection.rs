@@ -1,6 +1,7 @@
 //! One connection at a time to the broker, and the cookie that ties requests
 //! together.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,6 +9,7 @@ use core::fmt;
 use core::net::SocketAddrV4;
 use core::time::Duration;
 
+use measured_boot::code::Code;
 use measured_boot::manifest::Broker;
 use rustix::io::Errno;
 use rustls::ClientConfig;
@@ -84,8 +86,11 @@ impl Connection {
         }
         match response.status {
             200 => Ok(response.body),
-            401 | 403 | 404 => Err(Error::Refused(refusal(response.status, &response.body))),
-            status => Err(Error::Protocol(alloc::format!(
+            401 | 403 | 404 => {
+                let cause = refusal(response.status, &response.body);
+                Err(Error::new(Code::BrokerRefused, cause))
+            }
+            status => Err(Error::protocol(format!(
                 "got status {status}, expected 200"
             ))),
         }
@@ -156,8 +161,8 @@ struct ErrorInformation {
 
 fn refusal(status: u16, body: &[u8]) -> String {
     let Ok(error) = serde_json::from_slice::<ErrorInformation>(body) else {
-        return alloc::format!("status {status} without error information");
+        return format!("refused: status {status} without error information");
     };
     let variant = error.r#type.rsplit('/').next().unwrap_or_default();
-    printable(&alloc::format!("{variant}: {}", error.detail))
+    printable(&format!("refused: {variant}: {}", error.detail))
 }

@@ -1,5 +1,6 @@
 //! Why the broker gave no key.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
@@ -19,49 +20,27 @@ const MAX_TEXT: usize = 240;
     reason = "named by its module, as broker::Error"
 )]
 pub enum Error {
-    /// The URL is not `https://HOST[:PORT]`.
-    Url,
     /// TCP or TLS.
     Tls(tls::Error),
-    /// A status of the 3xx class.
-    Redirect(u16),
-    /// An answer over the bound, in bytes.
-    Size(usize),
-    /// Anything the protocol does not allow.
-    Protocol(String),
-    /// What the broker said, already printable.
-    Refused(String),
-    /// The JWE names another algorithm, or demands an extension.
-    JweAlgorithm(String),
-    /// The JWE does not decrypt.
-    JweDecrypt(&'static str),
-    /// The decrypted resource has more bytes than its use allows.
-    Length {
-        /// Of the resource.
-        got: usize,
-        /// The most that was asked for.
-        limit: usize,
-    },
+    /// What the code says, and its cause.
+    Failed(Code, String),
 }
 
 impl Error {
+    pub(super) fn new(code: Code, cause: impl fmt::Display) -> Self {
+        Self::Failed(code, format!("{cause}"))
+    }
+
+    pub(super) fn protocol(cause: impl fmt::Display) -> Self {
+        Self::new(Code::BrokerProtocol, cause)
+    }
+
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Url => Code::Manifest,
             Self::Tls(error) => error.code(),
-            Self::Redirect(_) => Code::BrokerRedirect,
-            Self::Size(_) => Code::BrokerSize,
-            Self::Protocol(_) => Code::BrokerProtocol,
-            Self::Refused(_) => Code::BrokerRefused,
-            Self::JweAlgorithm(_) => Code::JweAlgorithm,
-            Self::JweDecrypt(_) => Code::JweDecrypt,
-            Self::Length { .. } => Code::KeyLength,
+            Self::Failed(code, _) => *code,
         }
-    }
-
-    pub(super) fn protocol(what: &str) -> Self {
-        Self::Protocol(what.into())
     }
 
     pub(super) fn at(self, action: impl fmt::Display) -> BootError {
@@ -72,15 +51,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url => f.write_str("got another URL than https://HOST[:PORT]"),
             Self::Tls(error) => write!(f, "{error}"),
-            Self::Redirect(status) => write!(f, "got a redirect (status {status})"),
-            Self::Size(limit) => write!(f, "the answer exceeds {limit} bytes"),
-            Self::Protocol(what) => f.write_str(what),
-            Self::Refused(what) => write!(f, "refused: {what}"),
-            Self::JweAlgorithm(what) => f.write_str(what),
-            Self::JweDecrypt(what) => f.write_str(what),
-            Self::Length { got, limit } => write!(f, "got {got} bytes, expected at most {limit}"),
+            Self::Failed(_, cause) => f.write_str(cause),
         }
     }
 }

@@ -6,6 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use measured_boot::code::Code;
+
 use super::error::Error;
 use crate::tls;
 
@@ -74,7 +76,7 @@ pub(super) fn read_response(source: &mut impl Source, limit: usize) -> Result<Re
             break end.saturating_add(4);
         }
         if buffer.len() > MAX_HEAD {
-            return Err(Error::Protocol(format!(
+            return Err(Error::protocol(format!(
                 "the head exceeds {MAX_HEAD} bytes"
             )));
         }
@@ -83,10 +85,11 @@ pub(super) fn read_response(source: &mut impl Source, limit: usize) -> Result<Re
     let (head, rest) = buffer.split_at_checked(head_length).unwrap_or_default();
     let head = Head::parse(head).ok_or_else(|| Error::protocol("the head is malformed"))?;
     if (300..400).contains(&head.status) {
-        return Err(Error::Redirect(head.status));
+        let cause = format!("got a redirect (status {})", head.status);
+        return Err(Error::new(Code::BrokerRedirect, cause));
     }
     let body = match head.framing {
-        Framing::Length(length) if length > limit => return Err(Error::Size(limit)),
+        Framing::Length(length) if length > limit => return Err(too_large(limit)),
         Framing::Length(length) => read_sized(source, rest.into(), length)?,
         Framing::Chunked => read_chunked(source, rest.into(), limit)?,
     };
@@ -96,6 +99,13 @@ pub(super) fn read_response(source: &mut impl Source, limit: usize) -> Result<Re
         cookie: head.cookie,
         close: head.close,
     })
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(
+        Code::BrokerSize,
+        format!("the answer exceeds {limit} bytes"),
+    )
 }
 
 /// As the source, but an end here is in the middle of an answer.
@@ -141,7 +151,7 @@ fn read_chunked(
         let line = buffer.get(..line_end).unwrap_or_default();
         let size = parse_chunk_size(line).ok_or_else(malformed)?;
         if size > limit.saturating_sub(body.len()) {
-            return Err(Error::Size(limit));
+            return Err(too_large(limit));
         }
         let start = line_end.saturating_add(2);
         let end = start.saturating_add(size);

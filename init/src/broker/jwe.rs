@@ -2,12 +2,12 @@
 //! ECDH-ES+A256KW over P-256 and A256GCM, the only algorithms there are here.
 
 use alloc::format;
-use alloc::vec::Vec;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use aes_kw::KwAes256;
 use base64ct::{Base64UrlUnpadded, Encoding};
+use measured_boot::code::Code;
 use measured_boot::evidence::KEY_ALGORITHM;
 use p256::elliptic_curve::sec1::FromSec1Point;
 use p256::{PublicKey, Sec1Point, SecretKey};
@@ -61,48 +61,54 @@ struct EphemeralKey<'a> {
 /// Decrypts `json` with the session's key.
 ///
 /// # Errors
-/// [`Error::Protocol`] when it is not JSON of that form, [`Error::JweAlgorithm`],
-/// [`Error::JweDecrypt`] for everything behind that.
+/// `E_BROKER_PROTOCOL` when it is not JSON of that form, `E_JWE_ALGORITHM`,
+/// `E_JWE_DECRYPT` for everything behind that.
 pub(super) fn decrypt(json: &[u8], key: &SecretKey) -> Result<SecretBytes, Error> {
-    let jwe: Jwe<'_> = serde_json::from_slice(json)
-        .map_err(|e| Error::Protocol(format!("the resource is not a JWE: {e}")))?;
+    let jwe: Jwe<'_> = super::parse("resource", json)?;
     let protected = Base64UrlUnpadded::decode_vec(jwe.protected)
-        .map_err(|_| Error::JweDecrypt("the protected header is not base64url"))?;
+        .map_err(|_| failed("the protected header is not base64url"))?;
     let header: Header<'_> = serde_json::from_slice(&protected)
-        .map_err(|_| Error::JweDecrypt("the protected header is malformed"))?;
+        .map_err(|_| failed("the protected header is malformed"))?;
     let peer = check(&header)?;
 
     let wrapped: [u8; WRAPPED_KEY_SIZE] =
-        decode(jwe.encrypted_key).ok_or(Error::JweDecrypt("encrypted_key is not 40 bytes"))?;
-    let iv: [u8; IV_SIZE] = decode(jwe.iv).ok_or(Error::JweDecrypt("iv is not 12 bytes"))?;
-    let tag: [u8; TAG_SIZE] = decode(jwe.tag).ok_or(Error::JweDecrypt("tag is not 16 bytes"))?;
+        decode(jwe.encrypted_key).ok_or_else(|| failed("encrypted_key is not 40 bytes"))?;
+    let iv: [u8; IV_SIZE] = decode(jwe.iv).ok_or_else(|| failed("iv is not 12 bytes"))?;
+    let tag: [u8; TAG_SIZE] = decode(jwe.tag).ok_or_else(|| failed("tag is not 16 bytes"))?;
     let mut text = Zeroizing::new(
         Base64UrlUnpadded::decode_vec(jwe.ciphertext)
-            .map_err(|_| Error::JweDecrypt("ciphertext is not base64url"))?,
+            .map_err(|_| failed("ciphertext is not base64url"))?,
     );
 
     let key_encryption_key = derive(key, &peer);
     let mut content_key = Zeroizing::new([0; KEY_SIZE]);
-    KwAes256::new(&(*key_encryption_key).into())
+    KwAes256::new((&*key_encryption_key).into())
         .unwrap_key(&wrapped, &mut *content_key)
-        .map_err(|_| Error::JweDecrypt("encrypted_key does not unwrap"))?;
+        .map_err(|_| failed("encrypted_key does not unwrap"))?;
     // RFC 7516 section 5.1 step 14: the protected member as received.
-    Aes256Gcm::new(&(*content_key).into())
+    Aes256Gcm::new((&*content_key).into())
         .decrypt_inout_detached(
             &Nonce::from(iv),
             jwe.protected.as_bytes(),
             text.as_mut_slice().into(),
             &Tag::from(tag),
         )
-        .map_err(|_| Error::JweDecrypt("the tag does not match"))?;
+        .map_err(|_| failed("the tag does not match"))?;
     Ok(SecretBytes::new(core::mem::take(&mut *text)))
+}
+
+fn failed(cause: &str) -> Error {
+    Error::new(Code::JweDecrypt, cause)
 }
 
 /// The sender's key, if the header asks for exactly what is built in.
 fn check(header: &Header<'_>) -> Result<PublicKey, Error> {
     let other = |member: &str, got: &str, expected: &str| {
         let got = printable(got);
-        Error::JweAlgorithm(format!("{member} is {got}, expected {expected}"))
+        Error::new(
+            Code::JweAlgorithm,
+            format!("{member} is {got}, expected {expected}"),
+        )
     };
     if header.alg != KEY_ALGORITHM {
         return Err(other("alg", header.alg, KEY_ALGORITHM));
@@ -111,12 +117,12 @@ fn check(header: &Header<'_>) -> Result<PublicKey, Error> {
         return Err(other("enc", header.enc, CONTENT_ALGORITHM));
     }
     if header.crit.is_some() || header.zip.is_some() {
-        return Err(Error::JweAlgorithm("crit or zip is present".into()));
+        return Err(Error::new(Code::JweAlgorithm, "crit or zip is present"));
     }
     if header.apu.is_some() || header.apv.is_some() {
-        return Err(Error::JweDecrypt("apu or apv is present"));
+        return Err(failed("apu or apv is present"));
     }
-    let bad_key = || Error::JweDecrypt("epk is not a point of P-256");
+    let bad_key = || failed("epk is not a point of P-256");
     let epk = header.epk.as_ref().ok_or_else(bad_key)?;
     if (epk.kty, epk.crv) != ("EC", "P-256") {
         return Err(bad_key());
@@ -141,16 +147,13 @@ fn derive(key: &SecretKey, peer: &PublicKey) -> Zeroizing<[u8; KEY_SIZE]> {
     hash.update([0; 8]);
     hash.update(256_u32.to_be_bytes());
     let mut output = Zeroizing::new([0; KEY_SIZE]);
-    output.copy_from_slice(&hash.finalize());
+    hash.finalize_into((&mut *output).into());
     output
 }
 
 /// Exactly `N` bytes of base64url without padding.
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes: Vec<u8> = Base64UrlUnpadded::decode_vec(text).ok()?;
-    let exact = bytes.as_slice().try_into().ok();
-    bytes.clear();
-    exact
+    Base64UrlUnpadded::decode_vec(text).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ pub fn connect(broker: &Broker, interface: &Interface, tee: Tee) -> Result<Sessi
     let limits = Limits::within(OVERALL);
     let action = format!("connect to {}", printable(&broker.url));
     let Some(url) = Url::parse(&broker.url) else {
-        return Err(Error::Url.at(action));
+        let cause = "got another URL than https://HOST[:PORT]";
+        return Err(Error::new(Code::Manifest, cause).at(action));
     };
     let addresses = dns::resolve(interface.dns(), &url.host, limits.overall)?
         .into_iter()
@@ -117,7 +118,7 @@ impl Session {
             Some(Value::String(name)) if name.eq_ignore_ascii_case("sha384") => {}
             Some(_) => return Err(Error::protocol("the broker asks for another hash")),
         }
-        let key = tls::secret_key().map_err(|_| tls::Error::Entropy)?;
+        let key = tls::secret_key().map_err(|e| Error::new(Code::Entropy, e))?;
         let public = public_key(&key)?;
         Ok(Self {
             connection,
@@ -142,7 +143,7 @@ impl Session {
         let action = "attest to the broker";
         if evidence.tee != self.tee {
             let cause = "the evidence is of another TEE than announced";
-            return Err(BootError::new(Code::Internal, "broker", action, cause));
+            return Err(Error::new(Code::Internal, cause).at(action));
         }
         let json = format!(
             "{{\"runtime-data\":{{\"nonce\":{},\"tee-pubkey\":{}}},\
@@ -183,7 +184,8 @@ impl Attested {
         let secret = jwe::decrypt(&body, &self.key)?;
         let got = secret.expose().len();
         if got > limit {
-            return Err(Error::Length { got, limit });
+            let cause = format!("got {got} bytes, expected at most {limit}");
+            return Err(Error::new(Code::KeyLength, cause));
         }
         Ok(secret)
     }
@@ -200,10 +202,8 @@ fn post<'a>(path: &'a str, json: &'a str) -> Request<'a> {
 /// serde_json bounds the depth of what it builds, so no answer exhausts the stack.
 fn parse<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|e| {
-        Error::Protocol(format!(
-            "the {what} is malformed: {}",
-            printable(&format!("{e}"))
-        ))
+        let cause = printable(&format!("{e}"));
+        Error::protocol(format!("the {what} is malformed: {cause}"))
     })
 }
 

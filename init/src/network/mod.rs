@@ -246,6 +246,12 @@ impl Renewal {
         match Client::open(self.link.mac, server)?.extend(&held.lease, deadline)? {
             Some(lease) => {
                 let dns = lease.dns.clone();
+                // What is configured stays: only its end moves.
+                let lease = Lease {
+                    prefix: held.lease.prefix,
+                    router: held.lease.router,
+                    ..lease
+                };
                 self.hold(lease, start);
                 Ok(dns)
             }

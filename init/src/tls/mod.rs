@@ -20,6 +20,8 @@ use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use crate::broker::printable;
+
 mod aead;
 mod hash;
 mod provider;
@@ -38,20 +40,8 @@ pub use stream::TlsStream;
     reason = "named by its module, as tls::Error"
 )]
 pub enum Error {
-    /// The manifest's CA is not a certificate that can be a root.
-    Authority(String),
-    /// The peer's certificate does not lead to the manifest's CA.
-    Issuer(String),
-    /// It is for another name.
-    Name(String),
-    /// It has expired by init's clock.
-    Expired(String),
-    /// It is not valid yet by init's clock.
-    NotYetValid(String),
-    /// Handshake or record layer.
-    Protocol(String),
-    /// The kernel gave no random bytes.
-    Entropy,
+    /// TLS, or what it needs here, failed: the code says which part.
+    Failed(Code, String),
     /// TCP: refused, reset, unreachable.
     Connect(Errno),
     /// The peer closed the connection.
@@ -61,16 +51,14 @@ pub enum Error {
 }
 
 impl Error {
+    fn protocol(cause: impl fmt::Display) -> Self {
+        Self::Failed(Code::TlsProtocol, format!("{cause}"))
+    }
+
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Authority(_) => Code::Manifest,
-            Self::Issuer(_) => Code::TlsIssuer,
-            Self::Name(_) => Code::TlsName,
-            Self::Expired(_) => Code::TlsExpired,
-            Self::NotYetValid(_) => Code::TlsNotYetValid,
-            Self::Protocol(_) => Code::TlsProtocol,
-            Self::Entropy => Code::Entropy,
+            Self::Failed(code, _) => *code,
             Self::Connect(_) | Self::Closed => Code::BrokerConnect,
             Self::Timeout => Code::BrokerTimeout,
         }
@@ -80,13 +68,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Authority(cause) => write!(f, "broker.ca is not a usable certificate: {cause}"),
-            Self::Issuer(cause)
-            | Self::Name(cause)
-            | Self::Expired(cause)
-            | Self::NotYetValid(cause)
-            | Self::Protocol(cause) => f.write_str(cause),
-            Self::Entropy => f.write_str("the kernel gave no random bytes"),
+            Self::Failed(_, cause) => f.write_str(cause),
             Self::Connect(errno) => write!(f, "{errno}"),
             Self::Closed => f.write_str("the peer closed the connection"),
             Self::Timeout => f.write_str("the deadline passed"),
@@ -99,15 +81,15 @@ impl core::error::Error for Error {}
 impl From<rustls::Error> for Error {
     /// Sorts rustls's errors; it keeps the whole cause as text.
     fn from(error: rustls::Error) -> Self {
-        // Names and causes come from the peer: only printable ASCII, bounded.
-        let cause = crate::broker::printable(&format!("{error}"));
-        if let rustls::Error::InvalidCertificate(why) = error {
-            certificate_error(&why)(cause)
+        let code = if let rustls::Error::InvalidCertificate(why) = &error {
+            certificate_code(why)
         } else if error == rustls::Error::FailedToGetRandomBytes {
-            Self::Entropy
+            Code::Entropy
         } else {
-            Self::Protocol(cause)
-        }
+            Code::TlsProtocol
+        };
+        // Names and causes come from the peer.
+        Self::Failed(code, printable(&format!("{error}")))
     }
 }
 
@@ -115,18 +97,18 @@ impl From<rustls::Error> for Error {
     clippy::wildcard_enum_match_arm,
     reason = "the enum is not exhaustive, and the rest is one case"
 )]
-fn certificate_error(why: &CertificateError) -> fn(String) -> Error {
+fn certificate_code(why: &CertificateError) -> Code {
     match why {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Error::Expired,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Code::TlsExpired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            Error::NotYetValid
+            Code::TlsNotYetValid
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Error::Name
+            Code::TlsName
         }
         // Unknown issuer, bad signature, wrong purpose, another algorithm, bad
         // encoding: in each case there is no chain to the one root.
-        _ => Error::Issuer,
+        _ => Code::TlsIssuer,
     }
 }
 
@@ -144,7 +126,7 @@ impl TimeProvider for FixedTime {
 /// counts only from the manifest's floor on.
 ///
 /// # Errors
-/// [`Error::Authority`] when the CA does not parse.
+/// `E_MANIFEST` when the CA does not parse.
 pub fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, Error> {
     let clock = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0);
     let now = UnixTime::since_unix_epoch(Duration::from_secs(clock.max(broker.not_before)));
@@ -152,7 +134,7 @@ pub fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from(broker.ca.0.as_slice()))
-        .map_err(|e| Error::Authority(format!("{e}")))?;
+        .map_err(|e| Error::Failed(Code::Manifest, format!("broker.ca is unusable: {e}")))?;
 
     let mut config = ClientConfig::builder_with_details(
         Arc::new(provider::provider()),

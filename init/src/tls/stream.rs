@@ -1,13 +1,14 @@
 //! A TLS connection over a non-blocking socket, driven through rustls's
 //! unbuffered API. Every call has an absolute deadline.
 
-use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddrV4;
+use core::time::Duration;
 
+use measured_boot::code::Code;
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -17,9 +18,7 @@ use rustix::net::{
 };
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
-use rustls::unbuffered::{
-    AppDataRecord, ConnectionState, EncodeError, EncryptError, UnbufferedStatus,
-};
+use rustls::unbuffered::{AppDataRecord, ConnectionState, UnbufferedStatus};
 use rustls_pki_types::ServerName;
 
 use super::Error;
@@ -33,6 +32,9 @@ const RECORD_SIZE: usize = 16 * 1024;
 /// Ciphertext not yet sent: our handshake messages are small, and application
 /// data goes record by record.
 const OUTGOING_SIZE: usize = RECORD_SIZE + 8 * 1024;
+
+/// For one address to accept: time for three SYNs, and for the next address.
+const CONNECT: Duration = Duration::from_secs(6);
 
 /// An authenticated connection: the peer's certificate was checked.
 pub struct TlsStream {
@@ -76,7 +78,7 @@ impl TlsStream {
     ) -> Result<Self, Error> {
         let mut result = Err(Error::Connect(Errno::HOSTUNREACH));
         for address in addresses {
-            result = connect_tcp(*address, deadline);
+            result = connect_tcp(*address, Deadline::after(CONNECT).min(deadline));
             if result.is_ok() {
                 break;
             }
@@ -90,7 +92,7 @@ impl TlsStream {
         };
         match stream.drive(&[], deadline) {
             Ok(()) => Ok(stream),
-            Err(Error::Closed) => Err(Error::Protocol("closed during the handshake".into())),
+            Err(Error::Closed) => Err(Error::protocol("closed during the handshake")),
             Err(error) => Err(error),
         }
     }
@@ -138,12 +140,12 @@ impl TlsStream {
     /// the connection is open, sends `data` (one record).
     fn advance(&mut self, data: &[u8], deadline: Deadline) -> Result<Progress, Error> {
         let result = self.process(data, deadline);
-        let refused = matches!(
-            &result,
-            Err(Error::Issuer(_) | Error::Name(_) | Error::Expired(_) | Error::NotYetValid(_))
-        );
-        // The alert rustls has ready tells the broker's operator why. Whether it
-        // arrives changes nothing here.
+        let refused = match &result {
+            Err(Error::Failed(code, _)) => *code != Code::TlsProtocol,
+            Ok(_) | Err(Error::Connect(_) | Error::Closed | Error::Timeout) => false,
+        };
+        // Where a certificate is refused, rustls has an alert ready that tells the
+        // broker's operator why. Whether it arrives changes nothing here.
         if refused && self.process(&[], deadline).is_ok() {
             flush(&self.socket, &mut self.outgoing, deadline).ok();
         }
@@ -174,7 +176,9 @@ impl TlsStream {
                 Progress::More
             }
             ConnectionState::EncodeTlsData(mut message) => {
-                let length = message.encode(self.outgoing.free()).map_err(encode_error)?;
+                let length = message
+                    .encode(self.outgoing.free())
+                    .map_err(Error::protocol)?;
                 self.outgoing.grow(length);
                 Progress::More
             }
@@ -187,7 +191,7 @@ impl TlsStream {
                 if !data.is_empty() {
                     let length = traffic
                         .encrypt(data, self.outgoing.free())
-                        .map_err(encrypt_error)?;
+                        .map_err(Error::protocol)?;
                     self.outgoing.grow(length);
                     flush(&self.socket, &mut self.outgoing, deadline)?;
                 }
@@ -197,7 +201,7 @@ impl TlsStream {
             ConnectionState::PeerClosed | ConnectionState::Closed => Progress::Closed,
             // Early data is a server's state; the enum is not exhaustive.
             ConnectionState::ReadEarlyData(_) | _ => {
-                return Err(Error::Protocol("unexpected connection state".into()));
+                return Err(Error::protocol("unexpected connection state"));
             }
         };
         self.incoming.discard(discard);
@@ -208,7 +212,7 @@ impl TlsStream {
     fn receive(&mut self, deadline: Deadline) -> Result<(), Error> {
         let free = self.incoming.free();
         if free.is_empty() {
-            return Err(Error::Protocol("message larger than the buffer".into()));
+            return Err(Error::protocol("message larger than the buffer"));
         }
         loop {
             match recv(&self.socket, &mut *free, RecvFlags::empty()) {
@@ -267,14 +271,6 @@ fn flush(socket: &OwnedFd, outgoing: &mut Buffer, deadline: Deadline) -> Result<
         }
     }
     Ok(())
-}
-
-fn encode_error(error: EncodeError) -> Error {
-    Error::Protocol(format!("cannot encode a handshake message: {error}"))
-}
-
-fn encrypt_error(error: EncryptError) -> Error {
-    Error::Protocol(format!("cannot encrypt a record: {error}"))
 }
 
 /// Bytes at the front of a fixed allocation.
