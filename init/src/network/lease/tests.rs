@@ -26,6 +26,9 @@ fn answer(request: &[u8], kind: u8, host: u8) -> Vec<u8> {
 /// Runs `script`, one entry per received message: which answers to send.
 fn server(script: &'static [&'static [(u8, u8)]]) -> (SocketAddrV4, JoinHandle<()>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let port = socket.local_addr().unwrap().port();
     let thread = thread::spawn(move || {
         for answers in script {
