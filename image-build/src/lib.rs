@@ -15,6 +15,8 @@ pub mod config;
 pub mod container;
 pub mod erofs;
 pub mod initrd;
+#[cfg(test)]
+mod fixture;
 pub mod key;
 pub mod notes;
 pub mod oci;

@@ -7,13 +7,14 @@ use core::fmt;
 
 use measured_boot::code::Code;
 use measured_boot::keys::{BOOT_KEY_SIZE, BootKey};
-use measured_boot::manifest::{Broker, Manifest, Secret, Tee};
+use measured_boot::manifest::{Broker, Manifest, Tee};
 
 use crate::broker;
 use crate::console;
+use crate::container::ReleasedSecret;
 use crate::error::BootError;
+use crate::latch;
 use crate::network::Interface;
-use crate::secret::SecretBytes;
 use crate::tpm::Tpm;
 
 const STEP: &str = "attestation";
@@ -23,15 +24,6 @@ const MAX_SECRET: usize = 64 * 1024;
 /// The TEE device, if the manifest needs one: held until the latch closes it.
 #[derive(Debug)]
 pub struct TeeDevice(Option<Tpm>);
-
-/// A secret with its place in the container.
-#[derive(Debug)]
-pub struct ReleasedSecret {
-    /// The manifest's description of it.
-    pub secret: Secret,
-    /// Its bytes.
-    pub value: SecretBytes,
-}
 
 /// What the broker released for this boot's evidence.
 #[derive(Debug)]
@@ -111,9 +103,16 @@ fn attest(
 }
 
 impl TeeDevice {
-    /// Gives the device up, for the latch.
-    pub fn into_tpm(self) -> Option<Tpm> {
-        self.0
+    /// Ends this boot's right to keys and gives the device up; see [`latch`].
+    ///
+    /// # Errors
+    /// `E_LATCH`, `E_TPM`.
+    pub fn latch(self) -> Result<(), BootError> {
+        match self.0 {
+            // Without a broker no key was to be had, and none is.
+            None => Ok(()),
+            Some(tpm) => latch::close(tpm).map(drop),
+        }
     }
 }
 

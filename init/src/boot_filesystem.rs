@@ -31,12 +31,26 @@ pub struct BootFiles {
     _decrypted: Device<Active>,
 }
 
-/// Opens and mounts the boot filesystem, consuming its key: afterwards only the
-/// kernel has it.
+/// Opens and mounts the boot filesystem, if the manifest has one, consuming its
+/// key: afterwards only the kernel has it.
 ///
 /// # Errors
 /// `E_BOOT_*`.
-pub fn open(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, BootError> {
+pub fn open(
+    description: Option<&BootFilesystem>,
+    key: Option<BootKey>,
+) -> Result<Option<BootFiles>, BootError> {
+    match (description, key) {
+        (None, _) => Ok(None),
+        (Some(description), Some(key)) => open_with(description, key).map(Some),
+        // A manifest with a boot filesystem has a broker, and that gave a key.
+        (Some(_), None) => {
+            Err(BootError::new(Code::Internal, STEP, "open the boot filesystem", "got no key"))
+        }
+    }
+}
+
+fn open_with(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, BootError> {
     let (root_hash, geometry) = description.verity().ok_or_else(|| {
         BootError::new(Code::Internal, STEP, "size the boot filesystem", "no such geometry")
     })?;

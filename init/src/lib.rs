@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod attestation;
 pub mod boot_filesystem;
 pub mod broker;
 pub mod cmdline;
@@ -18,12 +19,14 @@ pub mod disk;
 pub mod dm;
 pub mod entropy;
 pub mod error;
-pub mod latch;
 pub mod file;
+pub mod halt;
+pub mod latch;
 pub mod mounts;
 pub mod network;
 pub mod rootfs;
 pub mod secret;
+pub mod storage;
 pub mod supervise;
 pub mod sys;
 pub mod tls;

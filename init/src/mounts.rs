@@ -47,7 +47,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("kernel/sysrq", "0"),
     ("kernel/unprivileged_bpf_disabled", "1"),
     ("kernel/perf_event_paranoid", "3"),
-    ("kernel/yama/ptrace_scope", "2"),
+    ("kernel/yama/ptrace_scope", "3"),
     // A core dump would be a copy of secrets.
     ("kernel/core_pattern", "|/"),
     ("fs/suid_dumpable", "0"),

@@ -5,15 +5,13 @@ use measured_boot::base16;
 use measured_boot::evidence::ReportData;
 use measured_boot::evidence::tpm::TpmEvidence;
 use measured_boot::manifest::Image;
-use measured_boot::reference_values::{FirmwareProfile, Register, TpmValues};
-use measured_boot::tpm::{ALL_PCRS, Attest, LATCH_PCR, Pcrs, pcr_digest, rsassa_signature};
-use rsa::pkcs1v15::{Signature, VerifyingKey};
-use rsa::signature::Verifier;
-use sha2::Sha256;
+use measured_boot::reference_values::TpmValues;
+use measured_boot::tpm::{ALL_PCRS, Attest, LATCH_PCR, Pcrs, Selection, pcr_digest};
+use measured_boot::verify;
 
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
-use crate::store::attesters::{AkId, attestation_key};
+use crate::store::attesters::AkId;
 use crate::store::boots::{Boot, may_release};
 use crate::store::{self, Store};
 
@@ -79,44 +77,12 @@ pub(crate) fn tpm(
         Refusal::AkUnknown,
     )?;
 
-    let signed = signature(&evidence);
-    let got = signed
-        .as_ref()
-        .map_or_else(Clone::clone, |()| "valid".into());
-    require(
-        decision,
-        Check::equal("signature", got, "valid"),
-        Refusal::Signature,
-    )?;
+    let verified = verify::tpm_quote(&evidence, &evidence.ak_public, report_data);
+    tell(&evidence, report_data, verified.as_ref().err(), decision);
+    let verified = verified.map_err(|e| Failure::new(refusal(&e), e))?;
+    let boot = boot(&evidence.quote.message).ok_or(Refusal::Quote)?;
 
-    let message = &evidence.quote.message;
-    let attest = Attest::parse(message).map_err(|e| Failure::new(Refusal::Quote, e.0))?;
-    let boot = boot(message).ok_or(Refusal::Quote)?;
-    let check = Check::equal(
-        "report data",
-        base16::encode(attest.extra_data),
-        base16::encode(report_data.qualifying_data()),
-    );
-    require(decision, check, Refusal::ReportData)?;
-
-    let selection = |list: &[measured_boot::tpm::Selection]| {
-        let banks = list
-            .iter()
-            .map(|s| format!("{:04x}:{:06x}", s.bank, s.mask));
-        banks.collect::<Vec<_>>().join(" ")
-    };
-    let check = Check::equal(
-        "pcr selection",
-        selection(&attest.selection),
-        selection(&[ALL_PCRS]),
-    );
-    require(decision, check, Refusal::PcrSelection)?;
-
-    let digest = base16::encode(&pcr_digest(&evidence.quote.pcrs));
-    let check = Check::equal("pcr digest", digest, base16::encode(attest.pcr_digest));
-    require(decision, check, Refusal::PcrDigest)?;
-
-    let image = identify(store, &evidence.quote.pcrs, decision)?;
+    let image = identify(store, verified.pcrs(), decision)?;
     let last = store.released(&ak)?;
     let expected = last.as_ref().map_or_else(
         || "any boot".into(),
@@ -140,14 +106,62 @@ pub(crate) fn tpm(
     })
 }
 
-/// Whether `ak_public` signed the quote. Says nothing about whose key that is.
-fn signature(evidence: &TpmEvidence) -> Result<(), String> {
-    let key = attestation_key(&evidence.ak_public)?;
-    let bytes = rsassa_signature(&evidence.quote.signature).map_err(|e| e.0.to_string())?;
-    let signature = Signature::try_from(bytes).map_err(|_| "not an RSA signature".to_string())?;
-    VerifyingKey::<Sha256>::new(key)
-        .verify(&evidence.quote.message, &signature)
-        .map_err(|_| "invalid".into())
+fn refusal(error: &verify::Error) -> Refusal {
+    match error {
+        verify::Error::OtherKey | verify::Error::Key => Refusal::AkUnknown,
+        verify::Error::Signature(_) => Refusal::Signature,
+        verify::Error::Message(_) => Refusal::Quote,
+        verify::Error::Selection => Refusal::PcrSelection,
+        verify::Error::ReportData => Refusal::ReportData,
+        verify::Error::PcrDigest => Refusal::PcrDigest,
+    }
+}
+
+/// Leaves what [`verify::tpm_quote`] compared in the log. The verdict is its,
+/// not this function's.
+fn tell(
+    evidence: &TpmEvidence,
+    report_data: &ReportData,
+    error: Option<&verify::Error>,
+    decision: &mut Decision,
+) {
+    let bad = matches!(
+        error,
+        Some(verify::Error::Signature(_) | verify::Error::Key)
+    );
+    let got = if bad { "invalid" } else { "valid" };
+    decision
+        .checks
+        .push(Check::equal("signature", got, "valid"));
+    let Ok(attest) = Attest::parse(&evidence.quote.message) else {
+        return;
+    };
+    if bad {
+        return;
+    }
+    let selection = |list: &[Selection]| {
+        let banks = list
+            .iter()
+            .map(|s| format!("{:04x}:{:06x}", s.bank, s.mask));
+        banks.collect::<Vec<_>>().join(" ")
+    };
+    decision.checks.extend([
+        Check::equal(
+            "pcr selection",
+            selection(&attest.selection),
+            selection(&[ALL_PCRS]),
+        ),
+        Check::equal(
+            "report data",
+            base16::encode(attest.extra_data),
+            base16::encode(report_data.qualifying_data()),
+        ),
+        Check::equal(
+            "pcr digest",
+            base16::encode(&pcr_digest(&evidence.quote.pcrs)),
+            base16::encode(attest.pcr_digest),
+        ),
+    ]);
 }
 
 /// Reads `TPMS_CLOCK_INFO` (Part 2 section 10.11.1) out of a quote that parsed:
@@ -208,12 +222,13 @@ fn identify(store: &Store, pcrs: &Pcrs, decision: &mut Decision) -> Result<Image
     let Some((image, checks)) = closest else {
         return Err(Failure::new(Refusal::ImageUnknown, "no image is enrolled"));
     };
-    let differing: Vec<_> = checks
-        .iter()
-        .filter(|c| !c.ok)
-        .map(|c| c.check.clone())
+    let numbered = (0_u32..).zip(&checks);
+    let differing: Vec<_> = numbered
+        .filter(|(_, c)| !c.ok)
+        .map(|(pcr, _)| pcr)
         .collect();
-    let latched = differing == [pcr_name(LATCH_PCR)];
+    let latched = differing == [u32::from(LATCH_PCR)];
+    let differing: Vec<_> = differing.iter().map(|pcr| format!("PCR {pcr}")).collect();
     let detail = format!(
         "closest is {} version {}; not as expected: {}",
         image.name,
@@ -230,45 +245,16 @@ fn identify(store: &Store, pcrs: &Pcrs, decision: &mut Decision) -> Result<Image
     Err(Failure::new(refusal, detail))
 }
 
-/// Compares every register that is judged. Pinned ones are compared with the
-/// one firmware build that fits best: mixtures of two builds never pass.
+/// One check for each register, in order.
 fn compare(values: &TpmValues, pcrs: &Pcrs) -> Vec<Check> {
-    let against = |firmware: Option<&FirmwareProfile>| -> Vec<Check> {
-        let registers = pcrs.iter().zip(values.pcrs.iter());
-        registers
-            .filter_map(|(got, (number, register))| {
-                let expected: Vec<_> = match register {
-                    Register::Predicted { values, .. } => values.iter().map(|v| v.0).collect(),
-                    Register::Pinned { .. } => {
-                        let pinned = firmware.and_then(|profile| profile.pcrs.get(number));
-                        pinned.iter().map(|v| v.0).collect()
-                    }
-                    Register::Ignored { .. } => return None,
-                };
-                let texts: Vec<_> = expected.iter().map(|v| base16::encode(v)).collect();
-                let ok = expected.contains(got);
-                let name = pcr_name(*number);
-                Some(Check::new(
-                    &name,
-                    ok,
-                    base16::encode(got),
-                    texts.join(" or "),
-                ))
-            })
-            .collect()
-    };
-    let profiles = values.firmware.iter().map(|profile| against(Some(profile)));
-    profiles
-        .min_by_key(|checks| wrong(checks))
-        .unwrap_or_else(|| against(None))
+    let checks = verify::appraise(pcrs, values).into_iter();
+    checks
+        .map(|c| Check::new(&c.name, c.ok, c.got, c.expected))
+        .collect()
 }
 
 fn wrong(checks: &[Check]) -> usize {
     checks.iter().filter(|check| !check.ok).count()
-}
-
-fn pcr_name(number: u8) -> String {
-    format!("pcr{number:02}")
 }
 
 /// Notes a check and stops at a failed one.

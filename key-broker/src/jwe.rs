@@ -6,7 +6,6 @@ use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
 use aes_kw::KwAes256;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use p256::elliptic_curve::sec1::ToSec1Point;
-use rsa::rand_core::UnwrapErr;
 use rsa::{BoxedUint, Oaep};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -170,9 +169,8 @@ impl TeeKey {
                 Ok((header, wrap_key(z.raw_secret_bytes(), content_key)?))
             }
             Self::Rsa(key) => {
-                let mut rng = UnwrapErr(getrandom::SysRng);
                 let wrapped = key
-                    .encrypt(&mut rng, Oaep::<Sha256>::new(), content_key)
+                    .encrypt(&mut getrandom::SysRng, Oaep::<Sha256>::new(), content_key)
                     .map_err(|_| Error::Encrypt)?;
                 Ok((
                     format!("{{\"alg\":\"{OAEP}\",\"enc\":\"A256GCM\"}}"),

@@ -10,21 +10,13 @@ use rustix::mm::{MprotectFlags, mprotect};
 #[repr(C)]
 struct Dynamic {
     tag: u64,
-    value: u64,
-}
-
-/// `Elf64_Rela`.
-#[repr(C)]
-struct Relocation {
-    offset: usize,
-    info: u64,
-    addend: usize,
+    value: usize,
 }
 
 const DT_NULL: u64 = 0;
 const DT_RELA: u64 = 7;
-const DT_RELASZ: u64 = 8;
-const R_X86_64_RELATIVE: u64 = 8;
+const DT_RELRSZ: u64 = 35;
+const DT_RELR: u64 = 36;
 
 // The kernel enters with an aligned stack and nothing else promised. Argument
 // vector and environment lie on that stack and stay unread. Both symbols come
@@ -53,7 +45,9 @@ unsafe extern "C" fn entry(base: *const u8, dynamic: *const Dynamic) -> ! {
     crate::main()
 }
 
-/// Adds the load address to every pointer the image holds.
+/// Adds the load address to every pointer the image holds (gABI "Relative
+/// Relocation Table": an even word is the address of a pointer, an odd one has a
+/// bit for each of the 63 words that follow).
 ///
 /// # Safety
 /// `base` and `dynamic` are this image's start and dynamic section. Called once.
@@ -65,30 +59,46 @@ unsafe fn relocate(base: *const u8, dynamic: *const Dynamic) {
         let Dynamic { tag, value } = unsafe { &*entry };
         match *tag {
             DT_NULL => break,
-            DT_RELA => table = *value as usize,
-            DT_RELASZ => size = *value as usize,
+            DT_RELR => table = *value,
+            DT_RELRSZ => size = *value,
+            // The linker is told to pack; any other kind would go unrelocated.
+            // SAFETY: ends the process.
+            DT_RELA => unsafe { core::arch::asm!("ud2", options(noreturn)) },
             _ => {}
         }
         // SAFETY: not at the terminator yet, so there is one more entry.
         entry = unsafe { entry.add(1) };
     }
-    let count = size / size_of::<Relocation>();
-    // SAFETY: DT_RELA and DT_RELASZ describe the linker's table of relocations.
-    let relocations = unsafe { slice::from_raw_parts(base.add(table).cast::<Relocation>(), count) };
-    for relocation in relocations {
-        if relocation.info != R_X86_64_RELATIVE {
-            core::hint::cold_path();
-            // SAFETY: ends the process; a static image has no other kind.
-            unsafe { core::arch::asm!("ud2", options(noreturn)) };
+
+    let words = base.wrapping_add(table).cast::<usize>();
+    let mut next = base.cast_mut().cast::<usize>();
+    for index in 0..size / size_of::<usize>() {
+        // SAFETY: DT_RELR and DT_RELRSZ describe the linker's table.
+        let word = unsafe { words.add(index).read() };
+        if word & 1 == 0 {
+            next = base.wrapping_add(word).cast_mut().cast();
+            // SAFETY: the linker says this is an aligned, writable pointer.
+            unsafe { add(next, base) };
+            next = next.wrapping_add(1);
+        } else {
+            for bit in 1..usize::BITS {
+                if word >> bit & 1 == 1 {
+                    // SAFETY: as above.
+                    unsafe { add(next.wrapping_add(bit as usize - 1), base) };
+                }
+            }
+            next = next.wrapping_add(usize::BITS as usize - 1);
         }
-        let place = base
-            .wrapping_add(relocation.offset)
-            .cast_mut()
-            .cast::<usize>();
-        // SAFETY: the linker says that this aligned word of the image's
-        // writable part is a pointer to be set to base + addend.
-        unsafe { place.write(base.addr().wrapping_add(relocation.addend)) };
     }
+}
+
+/// # Safety
+/// `place` is an aligned, writable word of the image.
+unsafe fn add(place: *mut usize, base: *const u8) {
+    // SAFETY: the caller's promise.
+    let value = unsafe { place.read() };
+    // SAFETY: the caller's promise.
+    unsafe { place.write(value.wrapping_add(base.addr())) };
 }
 
 /// Makes the pointers that were just relocated read-only (`PT_GNU_RELRO`).

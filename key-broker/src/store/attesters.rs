@@ -268,7 +268,7 @@ fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// Reads an attestation key: RSA, 2048 to 4096 bits, and nothing after it.
-pub(crate) fn attestation_key(spki: &[u8]) -> Result<rsa::PublicKey, String> {
+fn attestation_key(spki: &[u8]) -> Result<rsa::PublicKey, String> {
     let key = rsa::PublicKey::from_public_key_der(spki)
         .map_err(|e| format!("expected an RSA SubjectPublicKeyInfo: {e}"))?;
     let bits = key.n().bit_width();
