@@ -26,8 +26,8 @@ pub mod verity;
 #[cfg(feature = "std")]
 pub mod hash_tree;
 #[cfg(feature = "std")]
-pub mod reference_values;
-#[cfg(feature = "std")]
 pub mod predict;
+#[cfg(feature = "std")]
+pub mod reference_values;
 #[cfg(feature = "std")]
 pub mod verify;
