@@ -178,15 +178,3 @@ fn machine(args: Args) -> Result<Machine, Error> {
     }
     Ok(machine)
 }
-#[cfg(test)]
-mod scratch {
-    use clap::Parser;
-    #[derive(Parser)]
-    struct Cli { #[command(flatten)] args: super::Args }
-    #[test]
-    fn scratch() {
-        let words = std::env::var("SCRATCH").unwrap();
-        let cli = Cli::parse_from(std::iter::once("run").chain(words.split(' ')));
-        println!("{:?}", super::main(cli.args));
-    }
-}
