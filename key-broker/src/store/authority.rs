@@ -1,12 +1,14 @@
 //! The broker's own CA, its server certificate and the token key.
 
+use measured_boot::base16;
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 
 use super::{Error, Store};
@@ -48,9 +50,14 @@ impl Store {
         let failed = |e: rcgen::Error| Error::invalid("create CA in", &self.dir, e);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Anchorhold key broker CA");
+        // A name of its own: with one name for all, a client that holds another
+        // store's CA would report a bad signature, not an unknown issuer.
+        let key_id = base16::encode(&Sha256::digest(key.subject_public_key_info()));
+        let key_id = key_id.get(..16).unwrap_or_default();
+        params.distinguished_name.push(
+            DnType::CommonName,
+            format!("Anchorhold key broker CA {key_id}"),
+        );
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = options.not_before;
