@@ -234,21 +234,29 @@ fn member(
             .or_else(|| header.link_name_bytes().map(|name| name.into_owned()))
             .with_context(|| format!("{shown}: link without a target"))
     };
-    let kind = match header.entry_type() {
-        EntryType::Directory => Kind::Directory,
-        // Before POSIX, a name with a slash at its end was how a directory looked.
-        EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => Kind::Directory,
-        EntryType::Regular | EntryType::Continuous => Kind::File,
-        EntryType::Symlink => Kind::Symlink(link()?),
-        EntryType::Link => Kind::Hardlink(link()?),
-        EntryType::Char | EntryType::Block | EntryType::Fifo => Kind::Special,
-        EntryType::GNUSparse => {
-            bail!("{shown}: sparse files are not supported; repack the layer without them")
-        }
-        other => bail!(
+    let entry_type = header.entry_type();
+    let regular = matches!(entry_type, EntryType::Regular | EntryType::Continuous);
+    // Before POSIX, a name with a slash at its end was how a directory looked.
+    let kind = if entry_type.is_dir() || regular && name.ends_with(b"/") {
+        Kind::Directory
+    } else if regular {
+        Kind::File
+    } else if entry_type.is_symlink() {
+        Kind::Symlink(link()?)
+    } else if entry_type.is_hard_link() {
+        Kind::Hardlink(link()?)
+    } else if matches!(
+        entry_type,
+        EntryType::Char | EntryType::Block | EntryType::Fifo
+    ) {
+        Kind::Special
+    } else if entry_type.is_gnu_sparse() {
+        bail!("{shown}: sparse files are not supported; repack the layer without them")
+    } else {
+        bail!(
             "{shown}: unknown member type {:?}",
-            char::from(other.as_byte())
-        ),
+            char::from(entry_type.as_byte())
+        )
     };
     let has_data = matches!(kind, Kind::File);
     let xattrs = pax
@@ -271,21 +279,30 @@ fn member(
 fn pax_records(mut data: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut records = BTreeMap::new();
     while !data.is_empty() {
-        let (record, rest) = pax_record(data).context("malformed PAX record")?;
-        records.insert(record.0.to_vec(), record.1.to_vec());
+        let length = pax_length(data).context("malformed length of a PAX record")?;
+        let (record, rest) = data
+            .split_at_checked(length)
+            .context("PAX record is cut off")?;
+        let (key, value) = pax_pair(record).context("malformed PAX record")?;
+        records.insert(key.to_vec(), value.to_vec());
         data = rest;
     }
     Ok(records)
 }
 
-fn pax_record(data: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
-    let space = data.iter().take(20).position(|byte| *byte == b' ')?;
-    let length: usize = std::str::from_utf8(data.get(..space)?).ok()?.parse().ok()?;
-    let (record, rest) = data.split_at_checked(length)?;
+/// Never 0, so that a reader always gets on.
+fn pax_length(data: &[u8]) -> Option<usize> {
+    let digits = data.split(|byte| *byte == b' ').next()?;
+    let length = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (length > digits.len()).then_some(length)
+}
+
+fn pax_pair(record: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = record.iter().position(|byte| *byte == b' ')?;
     let body = record.get(space.checked_add(1)?..)?.strip_suffix(b"\n")?;
     let equals = body.iter().position(|byte| *byte == b'=')?;
     let (key, value) = body.split_at_checked(equals)?;
-    Some(((key, value.get(1..)?), rest))
+    Some((key, value.get(1..)?))
 }
 
 fn until_nul(mut data: Vec<u8>) -> Vec<u8> {

@@ -255,4 +255,9 @@ impl Config {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod tests;

@@ -131,4 +131,9 @@ impl<W: Write> Write for Output<W> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod tests;

@@ -15,8 +15,6 @@ pub mod config;
 pub mod container;
 pub mod erofs;
 pub mod initrd;
-#[cfg(test)]
-mod fixture;
 pub mod key;
 pub mod notes;
 pub mod oci;
@@ -28,3 +26,11 @@ pub mod run;
 pub mod seccomp;
 pub mod spool;
 pub mod tree;
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
+mod fixture;

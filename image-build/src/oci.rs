@@ -185,4 +185,9 @@ fn json(store: &Store, name: &str) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod tests;

@@ -94,4 +94,9 @@ fn clone3_is_unknown() -> BpfProgram {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod tests;

@@ -268,13 +268,42 @@ fn pcr_selection(parts: &Parts) -> Result<Verdict> {
     let data = qualifying_data(&challenge.nonce, &public);
     let ak = tpm::create_ak(&mut scene.tpm).map_err(|e| anyhow::anyhow!("{e}"))?;
     let pcrs = tpm::read_pcrs(&mut scene.tpm).map_err(|e| anyhow::anyhow!("{e}"))?;
-    // All but PCR 4, which measures the kernel.
-    let selection = tpm::Selection { mask: tpm::ALL_PCRS.mask & !(1 << 4), ..tpm::ALL_PCRS };
-    let (message, signature) = tpm::quote_selection(&mut scene.tpm, &ak, &data, selection)
-        .map_err(|e| anyhow::anyhow!("{e}"))?;
+    let mut narrowed = Narrowed { tpm: &mut scene.tpm, quote: None };
+    // Init's own client notices that the quote is not over what it read.
+    ensure!(tpm::quote(&mut narrowed, &ak, &data).is_err(), "the selection was not narrowed");
+    let (message, signature) = narrowed.quote.context("no quote")?;
     let quote = QuoteParts { message, signature, pcrs };
     let evidence = evidence(&quote, &ak.public_der);
     scene.release(&challenge, &challenge.nonce, &public, &evidence)
+}
+
+/// Takes PCR 4, which measures the kernel, out of every quote's selection.
+struct Narrowed<'a> {
+    tpm: &'a mut RemoteTpm,
+    /// `TPMS_ATTEST` and `TPMT_SIGNATURE` of the latest quote.
+    quote: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl tpm::Transport for Narrowed<'_> {
+    type Error = std::io::Error;
+
+    fn transact(&mut self, command: &[u8]) -> Result<Vec<u8>, std::io::Error> {
+        /// `TPM_CC_Quote`, and where a command has its code.
+        const QUOTE: &[u8] = &[0, 0, 1, 0x58];
+        let mut command = command.to_vec();
+        let is_quote = command.get(6..10) == Some(QUOTE);
+        if is_quote && let [.., first, _, _] = command.as_mut_slice() {
+            *first &= !(1 << 4);
+        }
+        let response = self.tpm.transact(&command)?;
+        if is_quote && response.get(6..10) == Some(&[0; 4]) {
+            // Header, parameter size, TPM2B_ATTEST, TPMT_SIGNATURE, authorization.
+            let end = 14 + u32::from_be_bytes(response[10..14].try_into().unwrap()) as usize;
+            let attest = 16 + usize::from(u16::from_be_bytes(response[14..16].try_into().unwrap()));
+            self.quote = Some((response[16..attest].to_vec(), response[attest..end].to_vec()));
+        }
+        Ok(response)
+    }
 }
 
 /// The genuine image on a TPM nobody enrolled; its registers are the same.

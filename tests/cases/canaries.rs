@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use measured_boot::base16;
-use tests::artifacts::{Parts, artifacts};
+use tests::artifacts::Parts;
 use tests::defences::{Attack, Verdict};
 use tests::site::{Site, boot, expect_exit};
 
@@ -164,7 +164,7 @@ fn every_spelling() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("seen");
     let around = |middle: &[u8]| [&b"before "[..], middle, b" after"].concat();
-    for written in [
+    let spelled: [Vec<u8>; 7] = [
         secret.to_vec(),
         base16::encode(secret).into_bytes(),
         base16::encode(secret).to_uppercase().into_bytes(),
@@ -172,13 +172,13 @@ fn every_spelling() -> Result<()> {
         Base64::encode_string(secret).into_bytes(),
         Base64::encode_string(&around(secret)).into_bytes(),
         Base64UrlUnpadded::encode_string(&[&b"x"[..], secret].concat()).into_bytes(),
-    ] {
+    ];
+    for written in spelled {
         fs::write(&file, around(&written))?;
         let found = scan(&file, &[("secret", secret)])?;
         ensure!(!found.is_empty(), "not found in {:?}", String::from_utf8_lossy(&written));
     }
     fs::write(&file, around(b"nothing of interest"))?;
     ensure!(scan(&file, &[("secret", secret)])?.is_empty(), "found where there is nothing");
-    drop(artifacts()?);
     Ok(())
 }

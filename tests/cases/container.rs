@@ -12,7 +12,7 @@ use crate::scene::{self, Offline, said};
 pub(crate) const ATTACKS: &[Attack] = &[
     Attack { name: "container-root-read-only", attempt: |p| attempt(p, "write root"), control: writable },
     Attack { name: "container-capabilities", attempt: |p| attempt(p, "mount tmpfs"), control: runs_as_root },
-    Attack { name: "container-seccomp", attempt: |p| attempt(p, "unshare user"), control: runs_as_root },
+    Attack { name: "container-seccomp", attempt: |p| attempt(p, "personality"), control: runs_as_root },
     Attack { name: "container-devices", attempt: |p| attempt(p, "open /dev/tpmrm0"), control: runs_as_root },
     Attack { name: "container-masked-proc", attempt: |p| attempt(p, "write /proc/sys"), control: runs_as_root },
     Attack { name: "console-forgery", attempt: console_forgery, control: console_control },

@@ -23,10 +23,10 @@ pub(crate) const ATTACKS: &[Attack] = &[
     Attack { name: "late-read-answer", attempt: late_read_answer, control: late_read_control },
     Attack { name: "disk-ambiguous", attempt: disk_ambiguous, control: scene::offline },
     Attack { name: "disk-short", attempt: disk_short, control: scene::offline },
-    Attack { name: "wrong-boot-key", attempt: wrong_boot_key, control: scene::chain },
 ];
 
 pub(crate) const FACTS: &[Fact] = &[
+    ("disks/wrong-boot-key", wrong_boot_key),
     ("disks/rootfs-missing", rootfs_missing),
     ("disks/boot-missing", boot_missing),
     ("disks/boot-ambiguous", boot_ambiguous),
@@ -152,13 +152,13 @@ fn shortened(file: &Path) -> Result<std::path::PathBuf> {
 }
 
 /// The broker is made to give out another key of the right length.
-fn wrong_boot_key(parts: &Parts) -> Result<Verdict> {
-    let site = Site::open(parts)?;
+fn wrong_boot_key() -> Result<()> {
+    let site = Site::open(product()?)?;
     let image = site.enrolled(&site.spec(&["exit", "0"])?)?;
     let other = site.path().join("other.key");
     fs::write(&other, [7; 32])?;
     site.put("probe/boot/key", &other, "probe")?;
-    verdict(&boot(&site.machine(&image)?)?)
+    stops(&site.machine(&image)?, "E_BOOT_INTEGRITY")
 }
 
 fn rootfs_missing() -> Result<()> {

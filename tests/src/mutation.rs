@@ -53,6 +53,14 @@ pub enum Part {
     KeyBroker,
     /// The builder.
     ImageBuild,
+    /// Both sides of a format.
+    InitAndImageBuild,
+}
+
+impl Part {
+    fn has_init(self) -> bool {
+        matches!(self, Self::Init | Self::InitAndImageBuild)
+    }
 }
 
 static COPY: Mutex<()> = Mutex::new(());
@@ -121,22 +129,20 @@ fn build_part(name: &str, part: Part, copy: &Path) -> Result<Parts> {
         fs::copy(built, kept.join(file)).context("cannot keep the mutant")?;
         Ok(kept.join(file))
     };
-    match part {
-        Part::Init => {
-            let mut command = artifacts::build_init(copy, &work_folder().join("mutant-init"));
-            // A mutant need not be small, and is built quicker so.
-            command.args(["--config", "profile.guest.lto=\"off\""]);
-            command.args(["--config", "profile.guest.codegen-units=16"]);
-            let path = String::from_utf8(artifacts::run(&mut command)?)?;
-            parts.init = keep(Path::new(path.trim_end()), "init")?;
-        }
-        Part::KeyBroker | Part::ImageBuild => {
-            let tools = artifacts::tools(copy, &work_folder().join("mutant-tools"))?;
-            if part == Part::KeyBroker {
-                parts.key_broker = keep(&tools.join("key-broker"), "key-broker")?;
-            } else {
-                parts.image_build = keep(&tools.join("image-build"), "image-build")?;
-            }
+    if part.has_init() {
+        let mut command = artifacts::build_init(copy, &work_folder().join("mutant-init"));
+        // A mutant need not be small, and is built quicker so.
+        command.args(["--config", "profile.guest.lto=\"off\""]);
+        command.args(["--config", "profile.guest.codegen-units=16"]);
+        let path = String::from_utf8(artifacts::run(&mut command)?)?;
+        parts.init = keep(Path::new(path.trim_end()), "init")?;
+    }
+    if part != Part::Init {
+        let tools = artifacts::tools(copy, &work_folder().join("mutant-tools"))?;
+        if part == Part::KeyBroker {
+            parts.key_broker = keep(&tools.join("key-broker"), "key-broker")?;
+        } else {
+            parts.image_build = keep(&tools.join("image-build"), "image-build")?;
         }
     }
     Ok(parts)

@@ -175,7 +175,7 @@ impl Site {
     /// Puts a file into the broker, for images of this name on a TPM.
     pub fn put(&self, resource: &str, file: &Path, image: &str) -> Result<()> {
         let uri = format!("kbs:///{resource}");
-        self.admin(&["put"], &[&uri, "--file", path(file), "--image", image, "--tee", "tpm"])
+        self.admin(&["put"], &[&uri, "--file", path(file), "--image", image, "--tee", "tpm", "--replace"])
     }
 
     /// Builds an image around `init`.

@@ -69,7 +69,8 @@ fn cipher_matches_the_standards_vector() {
     iv[0] = 0xff;
     xts.encrypt_sector(&mut data, Array::from(iv));
     assert_eq!(data[..16], hex("1c3b3a102f770386e4836c99e370cf9b")[..]);
-    assert_eq!(tweak(0x20)[..3], [0, 1, 0]);
+    let tweak: Array<u8, aes::cipher::consts::U16> = tweak(0x20);
+    assert_eq!(tweak[..3], [0, 1, 0]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn add(tree: &mut Tree, path: &[&str], name: &[u8], content: Content) {
     let metadata = Metadata {
         uid: 70_000,
         gid: 8,
-        ..Metadata::root(0o4640)
+        ..Metadata::root(0o640)
     };
     let entry = Entry::Leaf(Arc::new(Leaf { metadata, content }));
     tree.make_directory(&parent, 0).unwrap().insert(name, entry);
@@ -96,13 +96,20 @@ fn image(tree: &Tree, spool: &Spool, path: &Path) -> u64 {
 }
 
 fn fsck(arguments: &[&str], image: &Path) {
-    let output = Command::new("fsck.erofs")
-        .args(arguments)
-        .arg(image)
-        .output();
-    let output = output.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}");
+    let complaints = fsck_complaints(arguments, image);
+    assert!(complaints.is_empty(), "{complaints}");
+}
+
+/// Version 1.5 says what is wrong and exits with 0 all the same.
+fn fsck_complaints(arguments: &[&str], image: &Path) -> String {
+    let mut fsck = Command::new("fsck.erofs");
+    let output = fsck.args(arguments).arg(image).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    if output.status.success() && !text.contains("<E>") {
+        return String::new();
+    }
+    format!("{}: {text}", output.status)
 }
 
 /// Path, type and mode, owner, links and contents of everything below a folder.
@@ -277,8 +284,7 @@ fn checksum_catches_an_altered_superblock() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[1024 + 16] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let output = Command::new("fsck.erofs").arg(&path).output().unwrap();
-    assert!(!output.status.success());
+    assert!(fsck_complaints(&[], &path).contains("chksum"));
 }
 
 #[test]

@@ -155,6 +155,10 @@ pub struct Machine {
     pub tpm: Option<Tpm>,
     /// Whether there is a network card, on QEMU's user network.
     pub network: bool,
+    /// Ports of the host's loopback that lead to ports of the guest.
+    pub forward: Vec<(u16, u16)>,
+    /// Whether [`Running::type_on_console`] has a console to type on.
+    pub serial_input: bool,
     /// Every packet of the network card, in pcap format.
     pub pcap: Option<PathBuf>,
     /// What the real-time clock shows at start, as QEMU's `-rtc base=` takes it.
@@ -214,6 +218,8 @@ impl Machine {
             accel: Accel::default(),
             tpm: None,
             network: true,
+            forward: Vec::new(),
+            serial_input: false,
             pcap: None,
             clock: None,
             monitor: None,
@@ -315,8 +321,9 @@ impl Machine {
         control: &Path,
         tpm: Option<&Path>,
     ) {
+        let input = if self.serial_input { Stdio::piped() } else { Stdio::null() };
         command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .args(["-machine", "q35", "-accel", accel, "-cpu", "max"])
@@ -346,7 +353,11 @@ impl Machine {
         }
         if self.network {
             // Without `romfile=` the card's option ROM would be measured into PCR 2.
-            command.args(["-netdev", "user,id=net0"]);
+            let mut user = String::from("user,id=net0");
+            for (host, guest) in &self.forward {
+                user.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+            }
+            command.args(["-netdev", &user]);
             command.args(["-device", "virtio-net-pci,netdev=net0,romfile="]);
         }
         if let Some(file) = &self.pcap {

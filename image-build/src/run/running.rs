@@ -167,6 +167,19 @@ impl Running {
             .map_err(host(format!("run {command} in QEMU")))
     }
 
+    /// Types on the console of a machine with [`super::Machine::serial_input`].
+    ///
+    /// # Errors
+    /// The machine is gone, or has no such console.
+    pub fn type_on_console(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        use std::io::Write as _;
+        let no_console = || io::ErrorKind::BrokenPipe.into();
+        let input = self.qemu.child().stdin.as_mut().ok_or_else(no_console);
+        input
+            .and_then(|input| input.write_all(bytes).and_then(|()| input.flush()))
+            .map_err(host("type on the console"))
+    }
+
     /// A handle for other threads.
     pub fn interrupt(&self) -> Interrupt {
         Interrupt(self.sender.clone())

@@ -135,6 +135,7 @@ fn attempts() {
     report("unshare user", nix_call(libc::SYS_unshare, [0x1000_0000, 0, 0, 0]));
     report("unshare mount", nix_call(libc::SYS_unshare, [0x0002_0000, 0, 0, 0]));
     report("ptrace", nix_call(libc::SYS_ptrace, [16, 1, 0, 0]));
+    report("personality", nix_call(libc::SYS_personality, [0x0004_0000, 0, 0, 0]));
     report("bpf", nix_call(libc::SYS_bpf, [0, 0, 0, 0]));
     report("io_uring", nix_call(libc::SYS_io_uring_setup, [1, 0, 0, 0]));
     report("keyctl", nix_call(libc::SYS_keyctl, [0, -3, 0, 0]));
