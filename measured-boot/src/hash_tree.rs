@@ -15,7 +15,7 @@ use crate::verity::{BLOCK_SIZE, Geometry, RootHash};
 const BLOCK: usize = 4096;
 const DIGEST: usize = 32;
 /// Small enough to stay in a core's second-level cache between read and hash.
-const BLOCKS_PER_READ: u64 = 64;
+const BLOCKS_PER_READ: u64 = 16;
 
 const _: () = assert!(BLOCK as u64 == BLOCK_SIZE);
 
@@ -41,39 +41,35 @@ impl HashTree {
         F: Fn(&mut [u8], u64) -> io::Result<()> + Sync,
     {
         let salted = Sha256::new_with_prefix(salt);
-        let mut level = data_digests(geometry, &salted, &read_exact_at)?;
-        let mut levels = Vec::new();
-        while level.len() > DIGEST {
-            level.resize(level.len().next_multiple_of(BLOCK), 0);
-            let above = level
-                .par_chunks_exact(BLOCK)
-                .flat_map_iter(|block| digest(&salted, block))
-                .collect();
-            levels.push(std::mem::replace(&mut level, above));
-        }
-        let mut root_hash = [0; DIGEST];
-        root_hash.copy_from_slice(&level);
-        levels.reverse();
-        Ok(Self {
-            root_hash: RootHash(root_hash),
-            geometry,
-            bytes: levels.concat(),
-        })
+        let digests = data_digests(geometry, &salted, &read_exact_at)?;
+        Ok(Self::above(geometry, &salted, digests))
     }
 
     /// Hashes data in memory. `None` when it is not whole blocks, or none.
     pub fn of_bytes(data: &[u8], salt: &[u8]) -> Option<Self> {
         let blocks = u64::try_from(data.len().checked_div(BLOCK)?).ok()?;
         let geometry = Geometry::new(blocks).filter(|_| data.len().is_multiple_of(BLOCK))?;
-        let read = |buffer: &mut [u8], offset: u64| {
-            let part = usize::try_from(offset)
-                .ok()
-                .and_then(|start| data.get(start..)?.get(..buffer.len()))
-                .ok_or(io::ErrorKind::UnexpectedEof)?;
-            buffer.copy_from_slice(part);
-            Ok(())
-        };
-        Self::build(geometry, salt, read).ok()
+        let salted = Sha256::new_with_prefix(salt);
+        let digests = block_digests(&salted, data);
+        Some(Self::above(geometry, &salted, digests))
+    }
+
+    /// The levels over the digests of the data blocks.
+    fn above(geometry: Geometry, salted: &Sha256, mut level: Vec<u8>) -> Self {
+        let mut levels = Vec::new();
+        while level.len() > DIGEST {
+            level.resize(level.len().next_multiple_of(BLOCK), 0);
+            let above = block_digests(salted, &level);
+            levels.push(std::mem::replace(&mut level, above));
+        }
+        let mut root_hash = [0; DIGEST];
+        root_hash.copy_from_slice(&level);
+        levels.reverse();
+        Self {
+            root_hash: RootHash(root_hash),
+            geometry,
+            bytes: levels.concat(),
+        }
     }
 }
 
@@ -86,17 +82,25 @@ where
     let reads = blocks.div_ceil(BLOCKS_PER_READ);
     let parts = (0..reads)
         .into_par_iter()
-        .map(|read| {
+        // A buffer for each run of reads: fresh ones would cost as many page faults.
+        .map_init(Vec::new, |data, read| {
             let first = read.saturating_mul(BLOCKS_PER_READ);
             let count = blocks.saturating_sub(first).min(BLOCKS_PER_READ);
             let length = usize::try_from(count.saturating_mul(BLOCK_SIZE));
-            let mut data = vec![0; length.map_err(io::Error::other)?];
-            read_exact_at(&mut data, first.saturating_mul(BLOCK_SIZE))?;
+            data.resize(length.map_err(io::Error::other)?, 0);
+            read_exact_at(data, first.saturating_mul(BLOCK_SIZE))?;
             let blocks = data.chunks_exact(BLOCK);
             Ok(blocks.flat_map(|block| digest(salted, block)).collect())
         })
         .collect::<io::Result<Vec<Vec<u8>>>>()?;
     Ok(parts.concat())
+}
+
+fn block_digests(salted: &Sha256, blocks: &[u8]) -> Vec<u8> {
+    blocks
+        .par_chunks_exact(BLOCK)
+        .flat_map_iter(|block| digest(salted, block))
+        .collect()
 }
 
 fn digest(salted: &Sha256, block: &[u8]) -> [u8; DIGEST] {
@@ -114,11 +118,12 @@ mod tests {
 
     fn data(blocks: usize) -> Vec<u8> {
         let mut state = 1u32;
-        let mut next = || {
+        let next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             state.to_le_bytes()[3]
         };
-        (0..blocks * BLOCK).map(|_| next()).collect()
+        let length = blocks.checked_mul(BLOCK).unwrap();
+        std::iter::repeat_with(next).take(length).collect()
     }
 
     /// `veritysetup verify` on plain files, which needs neither root nor device-mapper.
