@@ -139,6 +139,11 @@ impl Site {
 
     /// Makes the TPM in `state` known to the broker before its first use.
     pub fn enroll_tpm(&self, state: &Path) -> Result<()> {
+        if !state.exists() {
+            fs::create_dir(state)?;
+            let mut setup = Command::new("swtpm_setup");
+            run(setup.args(["--tpm2", "--pcr-banks", "sha256", "--tpmstate"]).arg(state))?;
+        }
         self.admin(&["enroll-tpm"], &["--swtpm-state", path(state)])
     }
 
