@@ -77,7 +77,9 @@ impl Console {
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim_end_matches('\r').to_owned();
         if self.end.is_none() && starts_line {
-            self.end = Outcome::parse(&text);
+            // Firmware clears the screen and ends no line, so its control sequences
+            // stand in front of whatever the guest writes first.
+            self.end = Outcome::parse(&printable(&text));
         }
         Line { text, starts_line }
     }
@@ -133,6 +135,15 @@ mod tests {
         let mut console = Console::default();
         console.feed(b"init: done: exited 7\r\nKernel panic - not syncing: late\r\n");
         assert_eq!(console.end(), Some(&Outcome::Exited { status: 7 }));
+    }
+
+    #[test]
+    fn last_words_right_after_the_firmware_count() {
+        let mut console = Console::default();
+        console.feed(b"\x1b[2J\x1b[01;01H\x1b[=3hinit: fatal: E_MOUNT mounts: cannot x: y\r\n");
+        let line = "init: fatal: E_MOUNT mounts: cannot x: y".to_owned();
+        let code = "E_MOUNT".to_owned();
+        assert_eq!(console.end(), Some(&Outcome::Fatal { code, line }));
     }
 
     #[test]

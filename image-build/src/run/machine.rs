@@ -321,7 +321,11 @@ impl Machine {
         control: &Path,
         tpm: Option<&Path>,
     ) {
-        let input = if self.serial_input { Stdio::piped() } else { Stdio::null() };
+        let input = if self.serial_input {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
         command
             .stdin(input)
             .stdout(Stdio::piped())

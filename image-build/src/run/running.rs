@@ -90,12 +90,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// The console as lines, without what is not UTF-8 and without line ends.
+    /// The console as lines of printable text, as a terminal would show them.
     pub fn lines(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.log);
-        let ends = ['\r', '\n'];
         text.lines()
-            .map(|line| line.trim_end_matches(ends).to_owned())
+            .map(|line| printable(line.trim_end_matches('\r')))
             .collect()
     }
 }
@@ -266,11 +265,11 @@ impl Running {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        if let Some(log) = &mut self.serial_log {
-            if let Err(error) = log.write_all(bytes) {
-                self.serial_log = None;
-                self.note(&format!("cannot write the serial log: {error}"));
-            }
+        if let Some(log) = &mut self.serial_log
+            && let Err(error) = log.write_all(bytes)
+        {
+            self.serial_log = None;
+            self.note(&format!("cannot write the serial log: {error}"));
         }
         for line in self.console.feed(bytes) {
             self.present(&line);

@@ -18,6 +18,7 @@ use rustix::io::{self, Errno};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
+use crate::console;
 use crate::error::BootError;
 use crate::secret::SecretBytes;
 use crate::sys::process;
@@ -142,7 +143,10 @@ pub fn start(prepared: Prepared<'_>) -> Result<Running, BootError> {
     let container = plan.container;
     let (running, started) = start_reaper(plan, cgroup, logs, container).map_err(error)?;
     match started {
-        Ok(Some(Report::Started)) => Ok(running),
+        Ok(Some(Report::Started)) => {
+            console::progress("container: started");
+            Ok(running)
+        }
         other => {
             // The reaper ends by itself after a failure, unless it is what failed.
             let _killed: io::Result<()> = running.cgroup.kill();

@@ -2,7 +2,6 @@
 //! 5.2; ELF gABI "Dynamic Section").
 
 use core::arch::global_asm;
-use core::slice;
 
 use rustix::mm::{MprotectFlags, mprotect};
 
