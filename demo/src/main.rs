@@ -33,8 +33,15 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{refused} of {} attempts were refused", refused::ATTEMPTS.len());
-    if right { ExitCode::from(wanted_status()) } else { ExitCode::FAILURE }
+    println!(
+        "{refused} of {} attempts were refused",
+        refused::ATTEMPTS.len()
+    );
+    if right {
+        ExitCode::from(wanted_status())
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Prints one thing that must be there.
@@ -58,5 +65,8 @@ fn measure_secret() -> io::Result<String> {
 }
 
 fn wanted_status() -> u8 {
-    std::env::var("DEMO_EXIT").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    std::env::var("DEMO_EXIT")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }

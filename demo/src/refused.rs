@@ -60,7 +60,11 @@ attempts! {
 fn open(path: &str) -> io::Result<()> {
     // Not to become the controlling terminal, nor to wait for a carrier.
     let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags).open(path).map(drop)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map(drop)
 }
 
 fn read(path: &str) -> io::Result<()> {

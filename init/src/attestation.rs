@@ -48,7 +48,12 @@ pub fn open_tee(manifest: &Manifest) -> Result<TeeDevice, BootError> {
     if manifest.attestation.tee != [Tee::Tpm] {
         let allowed = Allowed(&manifest.attestation.tee);
         let cause = format_args!("this machine offers tpm, the manifest allows {allowed}");
-        return Err(BootError::new(Code::TeeMissing, STEP, "choose a TEE", cause));
+        return Err(BootError::new(
+            Code::TeeMissing,
+            STEP,
+            "choose a TEE",
+            cause,
+        ));
     }
     Tpm::open().map(|tpm| TeeDevice(Some(tpm)))
 }
@@ -65,7 +70,11 @@ pub fn obtain_keys(
     let (Some(broker), Some(interface), TeeDevice(Some(mut tpm))) =
         (&manifest.broker, interface, tee)
     else {
-        return Ok(Released { boot_key: None, secrets: Vec::new(), tee: TeeDevice(None) });
+        return Ok(Released {
+            boot_key: None,
+            secrets: Vec::new(),
+            tee: TeeDevice(None),
+        });
     };
     let mut attested = attest(broker, interface, &mut tpm)?;
 
@@ -76,17 +85,29 @@ pub fn obtain_keys(
             Some(BootKey::from_slice(key.expose()).ok_or_else(|| {
                 let got = key.expose().len();
                 let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
-                BootError::new(Code::KeyLength, STEP, format_args!("use {}", boot.key), cause)
+                BootError::new(
+                    Code::KeyLength,
+                    STEP,
+                    format_args!("use {}", boot.key),
+                    cause,
+                )
             })?)
         }
     };
     let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
     for secret in &manifest.container.secrets {
         let value = attested.fetch(&secret.resource, MAX_SECRET)?;
-        secrets.push(ReleasedSecret { secret: secret.clone(), value });
+        secrets.push(ReleasedSecret {
+            secret: secret.clone(),
+            value,
+        });
     }
     console::progress("attestation: keys released");
-    Ok(Released { boot_key, secrets, tee: TeeDevice(Some(tpm)) })
+    Ok(Released {
+        boot_key,
+        secrets,
+        tee: TeeDevice(Some(tpm)),
+    })
 }
 
 fn attest(

@@ -44,15 +44,23 @@ pub fn open(
         (None, _) => Ok(None),
         (Some(description), Some(key)) => open_with(description, key).map(Some),
         // A manifest with a boot filesystem has a broker, and that gave a key.
-        (Some(_), None) => {
-            Err(BootError::new(Code::Internal, STEP, "open the boot filesystem", "got no key"))
-        }
+        (Some(_), None) => Err(BootError::new(
+            Code::Internal,
+            STEP,
+            "open the boot filesystem",
+            "got no key",
+        )),
     }
 }
 
 fn open_with(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, BootError> {
     let (root_hash, geometry) = description.verity().ok_or_else(|| {
-        BootError::new(Code::Internal, STEP, "size the boot filesystem", "no such geometry")
+        BootError::new(
+            Code::Internal,
+            STEP,
+            "size the boot filesystem",
+            "no such geometry",
+        )
     })?;
     let disk = disk::find(SERIAL, geometry.total_sectors()).map_err(|cause| {
         let code = match cause {
@@ -74,7 +82,11 @@ fn open_with(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, Bo
             *volume_key, disk.device
         ));
         let sectors = geometry.total_sectors();
-        let target = Target { kind: "crypt", sectors, parameters: &parameters };
+        let target = Target {
+            kind: "crypt",
+            sectors,
+            parameters: &parameters,
+        };
         Device::create("boot-crypt")
             .and_then(|created| created.load(&target))
             .and_then(Device::activate)
@@ -82,14 +94,22 @@ fn open_with(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, Bo
     };
 
     let salt = Zeroizing::new(Vec::from(*keys.salt));
-    let parameters = Parameters { device: decrypted.device(), geometry, root_hash, salt };
+    let parameters = Parameters {
+        device: decrypted.device(),
+        geometry,
+        root_hash,
+        salt,
+    };
     let verified = Verified::open("boot", parameters)
         .map_err(|e| device_error("open dm-verity device boot", e))?;
-    verified.mount(mounts::BOOT).map_err(|e| {
-        BootError::new(Code::BootIntegrity, STEP, "mount the boot filesystem", e)
-    })?;
+    verified
+        .mount(mounts::BOOT)
+        .map_err(|e| BootError::new(Code::BootIntegrity, STEP, "mount the boot filesystem", e))?;
     console::progress("boot-filesystem: mounted");
-    Ok(BootFiles { verified, _decrypted: decrypted })
+    Ok(BootFiles {
+        verified,
+        _decrypted: decrypted,
+    })
 }
 
 impl BootFiles {
@@ -98,7 +118,9 @@ impl BootFiles {
     /// # Errors
     /// `E_BOOT_DEVICE`.
     pub fn arm(self) -> Result<Armed, BootError> {
-        self.verified.arm().map_err(|e| device_error("arm dm-verity device boot", e))
+        self.verified
+            .arm()
+            .map_err(|e| device_error("arm dm-verity device boot", e))
     }
 }
 

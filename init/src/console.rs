@@ -43,7 +43,11 @@ pub fn line(text: impl fmt::Display) {
 /// Reports that a step is done, with the guest's time since its kernel started.
 pub fn progress(text: impl fmt::Display) {
     let uptime = uptime();
-    line(format_args!("init: [{}.{:03}] {text}", uptime.as_secs(), uptime.subsec_millis()));
+    line(format_args!(
+        "init: [{}.{:03}] {text}",
+        uptime.as_secs(),
+        uptime.subsec_millis()
+    ));
 }
 
 /// Waits until the last line has left the machine.

@@ -26,7 +26,10 @@ pub struct Disk {
 
 /// Why there is no such disk.
 #[derive(Debug)]
-#[allow(clippy::error_impl_error, reason = "named by its module, as disk::Error")]
+#[allow(
+    clippy::error_impl_error,
+    reason = "named by its module, as disk::Error"
+)]
 pub enum Error {
     /// No disk with that serial.
     Missing,
@@ -64,7 +67,9 @@ pub fn find(serial: &str, sectors: u64) -> Result<Disk, Error> {
     let matching: Vec<String> = names()
         .map_err(Error::Io)?
         .into_iter()
-        .filter(|name| file::read_line(&format!("/sys/block/{name}/serial"), LIMIT).is_ok_and(|s| s == serial))
+        .filter(|name| {
+            file::read_line(&format!("/sys/block/{name}/serial"), LIMIT).is_ok_and(|s| s == serial)
+        })
         .collect();
     let name = match matching.as_slice() {
         [] => return Err(Error::Missing),
@@ -77,11 +82,16 @@ pub fn find(serial: &str, sectors: u64) -> Result<Disk, Error> {
     };
     let disk = Disk {
         device: attribute("dev")?,
-        sectors: attribute("size")?.parse().map_err(|_| Error::Io(Errno::INVAL))?,
+        sectors: attribute("size")?
+            .parse()
+            .map_err(|_| Error::Io(Errno::INVAL))?,
     };
     if disk.sectors < sectors {
         let bytes = |sectors: u64| sectors.saturating_mul(SECTOR_SIZE);
-        return Err(Error::Short { got: bytes(disk.sectors), expected: bytes(sectors) });
+        return Err(Error::Short {
+            got: bytes(disk.sectors),
+            expected: bytes(sectors),
+        });
     }
     Ok(disk)
 }

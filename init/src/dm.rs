@@ -66,7 +66,11 @@ pub struct Target<'a> {
 
 impl core::fmt::Debug for Target<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Target({}, {} sectors, parameters redacted)", self.kind, self.sectors)
+        write!(
+            f,
+            "Target({}, {} sectors, parameters redacted)",
+            self.kind, self.sectors
+        )
     }
 }
 
@@ -81,7 +85,12 @@ impl Device<Created> {
         let mut request = request(name, 0, None)?;
         device_mapper::run(&control, Command::Create, &mut request)?;
         let number = field(&request, offset::DEV).map(u64::from_ne_bytes)?;
-        Ok(Self { control, name, number, state: PhantomData })
+        Ok(Self {
+            control,
+            name,
+            number,
+            state: PhantomData,
+        })
     }
 
     /// Loads the table.
@@ -141,8 +150,18 @@ impl<State> Device<State> {
     }
 
     fn into_state<Next>(self) -> Device<Next> {
-        let Self { control, name, number, state: PhantomData } = self;
-        Device { control, name, number, state: PhantomData }
+        let Self {
+            control,
+            name,
+            number,
+            state: PhantomData,
+        } = self;
+        Device {
+            control,
+            name,
+            number,
+            state: PhantomData,
+        }
     }
 }
 
@@ -162,10 +181,22 @@ fn request(name: &str, flags: u32, target: Option<&Target<'_>>) -> io::Result<Ze
     let mut bytes = Zeroizing::new(Vec::with_capacity(size));
     bytes.resize(HEADER_SIZE, 0);
     for (index, part) in VERSION.iter().enumerate() {
-        put(&mut bytes, offset::VERSION.saturating_add(index.saturating_mul(4)), &part.to_ne_bytes())?;
+        put(
+            &mut bytes,
+            offset::VERSION.saturating_add(index.saturating_mul(4)),
+            &part.to_ne_bytes(),
+        )?;
     }
-    put(&mut bytes, offset::DATA_START, &u32::try_from(HEADER_SIZE).unwrap_or(0).to_ne_bytes())?;
-    put(&mut bytes, offset::TARGET_COUNT, &u32::from(target.is_some()).to_ne_bytes())?;
+    put(
+        &mut bytes,
+        offset::DATA_START,
+        &u32::try_from(HEADER_SIZE).unwrap_or(0).to_ne_bytes(),
+    )?;
+    put(
+        &mut bytes,
+        offset::TARGET_COUNT,
+        &u32::from(target.is_some()).to_ne_bytes(),
+    )?;
     put(&mut bytes, offset::FLAGS, &flags.to_ne_bytes())?;
     put(&mut bytes, offset::NAME, name.as_bytes())?;
     if let Some(target) = target {
@@ -183,12 +214,19 @@ fn request(name: &str, flags: u32, target: Option<&Target<'_>>) -> io::Result<Ze
 
 fn put(bytes: &mut [u8], offset: usize, value: &[u8]) -> io::Result<()> {
     let end = offset.saturating_add(value.len());
-    bytes.get_mut(offset..end).ok_or(Errno::INVAL)?.copy_from_slice(value);
+    bytes
+        .get_mut(offset..end)
+        .ok_or(Errno::INVAL)?
+        .copy_from_slice(value);
     Ok(())
 }
 
 fn field<const N: usize>(bytes: &[u8], offset: usize) -> io::Result<[u8; N]> {
-    bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().ok_or(Errno::INVAL)
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .ok_or(Errno::INVAL)
 }
 
 /// `huge_decode_dev` (`linux/kdev_t.h`): minor in bits 0-7 and 20-31, major in 8-19.
@@ -206,14 +244,24 @@ mod tests {
 
     #[test]
     fn request_is_laid_out_as_the_kernel_reads_it() {
-        let target = Target { kind: "verity", sectors: 72, parameters: "1 254:0" };
+        let target = Target {
+            kind: "verity",
+            sectors: 72,
+            parameters: "1 254:0",
+        };
         let bytes = request("rootfs", 0x401, Some(&target)).unwrap();
-        assert_eq!(bytes.len(), (HEADER_SIZE + 40 + 8_usize).next_multiple_of(8));
+        assert_eq!(
+            bytes.len(),
+            (HEADER_SIZE + 40 + 8_usize).next_multiple_of(8)
+        );
         assert_eq!(bytes[0..12], [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[16..24], [0x38, 1, 0, 0, 1, 0, 0, 0]);
         assert_eq!(bytes[28..32], [1, 4, 0, 0]);
         assert_eq!(bytes[48..55], *b"rootfs\0");
-        assert_eq!(bytes[HEADER_SIZE + 8..HEADER_SIZE + 16], 72u64.to_ne_bytes());
+        assert_eq!(
+            bytes[HEADER_SIZE + 8..HEADER_SIZE + 16],
+            72u64.to_ne_bytes()
+        );
         assert_eq!(bytes[HEADER_SIZE + 24..HEADER_SIZE + 31], *b"verity\0");
         assert_eq!(bytes[HEADER_SIZE + 40..HEADER_SIZE + 48], *b"1 254:0\0");
     }

@@ -35,6 +35,11 @@ pub fn require() -> Result<Entropy, BootError> {
     match getrandom(&mut probe, GetRandomFlags::empty()) {
         Ok(length) if length == probe.len() => Ok(Entropy(())),
         Ok(_) => Err(error("the kernel gave fewer bytes than asked for")),
-        Err(errno) => Err(BootError::new(Code::Entropy, STEP, "draw random bytes", errno)),
+        Err(errno) => Err(BootError::new(
+            Code::Entropy,
+            STEP,
+            "draw random bytes",
+            errno,
+        )),
     }
 }

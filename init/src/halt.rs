@@ -19,7 +19,9 @@ pub fn fail_in_panic(location: Option<&core::panic::Location<'_>>) -> ! {
     let code = Code::Internal;
     match location {
         Some(at) => last_words(format_args!("fatal: {code} panic: cannot go on: {at}")),
-        None => last_words(format_args!("fatal: {code} panic: cannot go on: unknown place")),
+        None => last_words(format_args!(
+            "fatal: {code} panic: cannot go on: unknown place"
+        )),
     }
 }
 

@@ -34,7 +34,11 @@ fn boot() -> Result<Infallible, BootError> {
     // Prove it, and get what it is entitled to.
     let tee = attestation::open_tee(&manifest)?;
     network::bring_up_loopback()?;
-    let interface = manifest.network.as_ref().map(network::bring_up).transpose()?;
+    let interface = manifest
+        .network
+        .as_ref()
+        .map(network::bring_up)
+        .transpose()?;
     let released = attestation::obtain_keys(&manifest, tee, interface.as_ref())?;
     let boot_files = boot_filesystem::open(manifest.boot.as_ref(), released.boot_key)?;
 
@@ -45,7 +49,9 @@ fn boot() -> Result<Infallible, BootError> {
     // Run the container, and end with it.
     let root = storage.container_root(&manifest);
     let files = storage.boot_files();
-    let dns = interface.as_ref().map_or(&[][..], |interface| interface.dns());
+    let dns = interface
+        .as_ref()
+        .map_or(&[][..], |interface| interface.dns());
     let container = container::prepare(&manifest, root, files, released.secrets, dns)?;
     let running = container::start(container)?;
     let outcome = supervise::run(running, interface)?;

@@ -30,13 +30,17 @@ const MOUNTS: &[(&str, &str, MountFlags, &str)] = &[
     ("devtmpfs", "/dev", MountFlags::empty(), "mode=0755"),
     ("proc", "/proc", MountFlags::NODEV, ""),
     // Read for disks, network interfaces and the TEE; never written.
-    ("sysfs", "/sys", MountFlags::NODEV.union(MountFlags::RDONLY), ""),
+    (
+        "sysfs",
+        "/sys",
+        MountFlags::NODEV.union(MountFlags::RDONLY),
+        "",
+    ),
     ("cgroup2", "/sys/fs/cgroup", MountFlags::NODEV, ""),
 ];
 
 /// Mount points and working directories on our root.
-const DIRECTORIES: &[&str] =
-    &["/dev", "/proc", "/sys", "/mnt", ROOTFS, BOOT, CONTAINER];
+const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/mnt", ROOTFS, BOOT, CONTAINER];
 
 /// Kernel settings. What the kernel was built without cannot be switched on, so
 /// a missing file is as good as the setting.

@@ -28,7 +28,10 @@ pub struct VerifiedRoot(Verified);
 /// # Errors
 /// `E_ROOTFS_*`.
 pub fn open(_: &EarlyMounts, _: &Entropy, cmdline: &Cmdline) -> Result<VerifiedRoot, BootError> {
-    let Cmdline { root_hash, geometry } = *cmdline;
+    let Cmdline {
+        root_hash,
+        geometry,
+    } = *cmdline;
     let disk = disk::find(NAME, geometry.total_sectors()).map_err(|cause| {
         let code = match cause {
             disk::Error::Missing => Code::RootfsMissing,
@@ -39,10 +42,17 @@ pub fn open(_: &EarlyMounts, _: &Entropy, cmdline: &Cmdline) -> Result<VerifiedR
         BootError::new(code, STEP, "find disk rootfs", cause)
     })?;
     let salt = Zeroizing::new(Vec::new());
-    let parameters = Parameters { device: disk.device, geometry, root_hash, salt };
+    let parameters = Parameters {
+        device: disk.device,
+        geometry,
+        root_hash,
+        salt,
+    };
     let verified = Verified::open(NAME, parameters)
         .map_err(|e| BootError::new(Code::RootfsDevice, STEP, "open dm-verity device rootfs", e))?;
-    verified.mount(mounts::ROOTFS).map_err(|e| integrity("mount rootfs", e))?;
+    verified
+        .mount(mounts::ROOTFS)
+        .map_err(|e| integrity("mount rootfs", e))?;
     console::progress("rootfs: mounted");
     Ok(VerifiedRoot(verified))
 }

@@ -42,5 +42,8 @@ impl Storage {
 /// # Errors
 /// `E_ROOTFS_DEVICE`, `E_BOOT_DEVICE`.
 pub fn hand_over(root: VerifiedRoot, boot: Option<BootFiles>) -> Result<Storage, BootError> {
-    Ok(Storage { _rootfs: root.arm()?, boot: boot.map(BootFiles::arm).transpose()? })
+    Ok(Storage {
+        _rootfs: root.arm()?,
+        boot: boot.map(BootFiles::arm).transpose()?,
+    })
 }

@@ -32,20 +32,37 @@ pub struct Parameters {
 
 impl core::fmt::Debug for Parameters {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Parameters({}, {:?}, salt redacted)", self.device, self.root_hash)
+        write!(
+            f,
+            "Parameters({}, {:?}, salt redacted)",
+            self.device, self.root_hash
+        )
     }
 }
 
 impl Parameters {
     fn table(&self, on_corruption: OnCorruption) -> Zeroizing<String> {
-        let Self { device, geometry, root_hash, salt } = self;
+        let Self {
+            device,
+            geometry,
+            root_hash,
+            salt,
+        } = self;
         Zeroizing::new(table(device, *geometry, root_hash, salt, on_corruption))
     }
 
-    fn with_target<T>(&self, on_corruption: OnCorruption, use_it: impl FnOnce(&Target<'_>) -> T) -> T {
+    fn with_target<T>(
+        &self,
+        on_corruption: OnCorruption,
+        use_it: impl FnOnce(&Target<'_>) -> T,
+    ) -> T {
         let parameters = self.table(on_corruption);
         let sectors = self.geometry.data_sectors();
-        use_it(&Target { kind: TARGET, sectors, parameters: &parameters })
+        use_it(&Target {
+            kind: TARGET,
+            sectors,
+            parameters: &parameters,
+        })
     }
 }
 
@@ -67,8 +84,12 @@ impl Verified {
     /// What the kernel says. A wrong root hash shows only when a block is read.
     pub fn open(name: &'static str, parameters: Parameters) -> io::Result<Self> {
         let created = Device::create(name)?;
-        let loaded = parameters.with_target(OnCorruption::FailRead, |target| created.load(target))?;
-        Ok(Self { device: loaded.activate()?, parameters })
+        let loaded =
+            parameters.with_target(OnCorruption::FailRead, |target| created.load(target))?;
+        Ok(Self {
+            device: loaded.activate()?,
+            parameters,
+        })
     }
 
     /// Mounts its EROFS read-only. The superblock is the first block read, so
@@ -87,7 +108,8 @@ impl Verified {
     /// # Errors
     /// What the kernel says.
     pub fn arm(self) -> io::Result<Armed> {
-        self.parameters.with_target(OnCorruption::Panic, |target| self.device.reload(target))?;
+        self.parameters
+            .with_target(OnCorruption::Panic, |target| self.device.reload(target))?;
         Ok(Armed(()))
     }
 }

@@ -19,24 +19,74 @@ use crate::Fact;
 use crate::scene::{self, altered, attacker_initrd, cpio, find, line, verdict};
 
 pub(crate) const ATTACKS: &[Attack] = &[
-    Attack { name: "changed-initrd", attempt: changed_initrd, control: enrolled_attacker },
-    Attack { name: "changed-kernel", attempt: changed_kernel, control: scene::chain },
-    Attack { name: "changed-cmdline", attempt: changed_cmdline, control: scene::chain },
-    Attack { name: "retired-version", attempt: retired_version, control: scene::chain },
-    Attack { name: "replayed-evidence", attempt: replayed_evidence, control: relay_control },
-    Attack { name: "foreign-nonce", attempt: foreign_nonce, control: relay_control },
-    Attack { name: "swapped-key", attempt: swapped_key, control: relay_control },
-    Attack { name: "pcr-selection", attempt: pcr_selection, control: relay_control },
-    Attack { name: "unenrolled-tpm", attempt: unenrolled_tpm, control: scene::chain },
-    Attack { name: "latch", attempt: latch, control: enrolled_attacker },
-    Attack { name: "unlatched-second-session", attempt: unlatched, control: enrolled_attacker },
+    Attack {
+        name: "changed-initrd",
+        attempt: changed_initrd,
+        control: enrolled_attacker,
+    },
+    Attack {
+        name: "changed-kernel",
+        attempt: changed_kernel,
+        control: scene::chain,
+    },
+    Attack {
+        name: "changed-cmdline",
+        attempt: changed_cmdline,
+        control: scene::chain,
+    },
+    Attack {
+        name: "retired-version",
+        attempt: retired_version,
+        control: scene::chain,
+    },
+    Attack {
+        name: "replayed-evidence",
+        attempt: replayed_evidence,
+        control: relay_control,
+    },
+    Attack {
+        name: "foreign-nonce",
+        attempt: foreign_nonce,
+        control: relay_control,
+    },
+    Attack {
+        name: "swapped-key",
+        attempt: swapped_key,
+        control: relay_control,
+    },
+    Attack {
+        name: "pcr-selection",
+        attempt: pcr_selection,
+        control: relay_control,
+    },
+    Attack {
+        name: "unenrolled-tpm",
+        attempt: unenrolled_tpm,
+        control: scene::chain,
+    },
+    Attack {
+        name: "latch",
+        attempt: latch,
+        control: enrolled_attacker,
+    },
+    Attack {
+        name: "unlatched-second-session",
+        attempt: unlatched,
+        control: enrolled_attacker,
+    },
 ];
 
 pub(crate) const FACTS: &[Fact] = &[
     ("attestation/initrd-with-a-cpio-appended", initrd_appended),
     ("attestation/initrd-with-a-cpio-prepended", initrd_prepended),
-    ("attestation/reboot-of-the-same-machine-gets-its-keys", reboot),
-    ("attestation/other-memory-and-processors-are-the-same-machine", other_machine),
+    (
+        "attestation/reboot-of-the-same-machine-gets-its-keys",
+        reboot,
+    ),
+    (
+        "attestation/other-memory-and-processors-are-the-same-machine",
+        other_machine,
+    ),
 ];
 
 fn product() -> Result<&'static Parts> {
@@ -46,13 +96,18 @@ fn product() -> Result<&'static Parts> {
 /// What the replacement init got.
 fn asked(report: &Report) -> Result<Verdict> {
     let lines = report.lines();
-    let refused = lines.iter().find_map(|line| line.strip_prefix("attacker: refused: "));
+    let refused = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("attacker: refused: "));
     match refused.and_then(|rest| rest.split(' ').next()) {
         Some(code) => Ok(Verdict::Stopped(code.to_owned())),
         None if lines.iter().any(|line| line == "attacker: finished") => {
             Ok(Verdict::Succeeded(line(report, "attacker: released")?))
         }
-        None => bail!("the attacker did not finish; console:\n{}", lines.join("\n")),
+        None => bail!(
+            "the attacker did not finish; console:\n{}",
+            lines.join("\n")
+        ),
     }
 }
 
@@ -98,7 +153,12 @@ fn enroll_with_initrd(site: &Site, spec: &Spec, image: &Path, initrd: &Path) -> 
     let mut values = ReferenceValues::parse(&fs::read(&file)?)?;
     let kernel = fs::read(image.join("bzImage"))?;
     let initrd = fs::read(initrd)?;
-    values.tpm = Some(predict::tpm(&kernel, &initrd, &values.cmdline, predict::known_firmware()?)?);
+    values.tpm = Some(predict::tpm(
+        &kernel,
+        &initrd,
+        &values.cmdline,
+        predict::known_firmware()?,
+    )?);
     fs::write(&file, values.to_json()?)?;
     site.enroll(spec, image)
 }
@@ -125,7 +185,9 @@ fn changed_cmdline(parts: &Parts) -> Result<Verdict> {
     let site = Site::open(parts)?;
     let genuine = site.enrolled(&site.spec(&["exit", "0"])?)?;
     let rogue = site.build(&site.spec(&["digest", "/private/note"])?, &parts.init)?;
-    let machine = site.machine(&rogue)?.with_disk_file("boot", genuine.join("boot.img"));
+    let machine = site
+        .machine(&rogue)?
+        .with_disk_file("boot", genuine.join("boot.img"));
     verdict(&boot(&machine)?)
 }
 
@@ -159,7 +221,12 @@ impl Scene {
         let mut guest = attacker_machine(&site, &task)?.start()?;
         guest.wait_for("attacker: relaying")?;
         let client = Client::new(&site.store(), site.port())?;
-        Ok(Self { client, tpm: relay.accept()?, site, _guest: guest })
+        Ok(Self {
+            client,
+            tpm: relay.accept()?,
+            site,
+            _guest: guest,
+        })
     }
 
     fn evidence(&mut self, challenge: &Challenge, key: &TeePublicKey) -> Result<Value> {
@@ -183,15 +250,17 @@ impl Scene {
         key: &TeePublicKey,
         evidence: &Value,
     ) -> Result<Verdict> {
-        let attested = self.client.attest(&challenge.cookie, nonce, key, evidence)?;
+        let attested = self
+            .client
+            .attest(&challenge.cookie, nonce, key, evidence)?;
         if attested.status != 200 {
             return Ok(Verdict::Stopped(refusal(&self.site)?));
         }
         let released = self.client.resource(&challenge.cookie, "probe/boot/key")?;
         match released.status {
-            200 if released.body["ciphertext"].is_string() => {
-                Ok(Verdict::Succeeded("the broker released the boot key".into()))
-            }
+            200 if released.body["ciphertext"].is_string() => Ok(Verdict::Succeeded(
+                "the broker released the boot key".into(),
+            )),
             _ => Ok(Verdict::Stopped(refusal(&self.site)?)),
         }
     }
@@ -202,7 +271,10 @@ fn refusal(site: &Site) -> Result<String> {
     let log = site.broker_log();
     let last = log.lines().last().context("the broker logged nothing")?;
     let decision: Value = serde_json::from_str(last)?;
-    ensure!(decision["decision"] == "refused", "the latest decision is {decision}");
+    ensure!(
+        decision["decision"] == "refused",
+        "the latest decision is {decision}"
+    );
     Ok(decision["code"].as_str().context("no code")?.to_owned())
 }
 
@@ -268,11 +340,21 @@ fn pcr_selection(parts: &Parts) -> Result<Verdict> {
     let data = qualifying_data(&challenge.nonce, &public);
     let ak = tpm::create_ak(&mut scene.tpm).map_err(|e| anyhow::anyhow!("{e}"))?;
     let pcrs = tpm::read_pcrs(&mut scene.tpm).map_err(|e| anyhow::anyhow!("{e}"))?;
-    let mut narrowed = Narrowed { tpm: &mut scene.tpm, quote: None };
+    let mut narrowed = Narrowed {
+        tpm: &mut scene.tpm,
+        quote: None,
+    };
     // Init's own client notices that the quote is not over what it read.
-    ensure!(tpm::quote(&mut narrowed, &ak, &data).is_err(), "the selection was not narrowed");
+    ensure!(
+        tpm::quote(&mut narrowed, &ak, &data).is_err(),
+        "the selection was not narrowed"
+    );
     let (message, signature) = narrowed.quote.context("no quote")?;
-    let quote = QuoteParts { message, signature, pcrs };
+    let quote = QuoteParts {
+        message,
+        signature,
+        pcrs,
+    };
     let evidence = evidence(&quote, &ak.public_der);
     scene.release(&challenge, &challenge.nonce, &public, &evidence)
 }
@@ -300,7 +382,10 @@ impl tpm::Transport for Narrowed<'_> {
             // Header, parameter size, TPM2B_ATTEST, TPMT_SIGNATURE, authorization.
             let end = 14 + u32::from_be_bytes(response[10..14].try_into().unwrap()) as usize;
             let attest = 16 + usize::from(u16::from_be_bytes(response[14..16].try_into().unwrap()));
-            self.quote = Some((response[16..attest].to_vec(), response[attest..end].to_vec()));
+            self.quote = Some((
+                response[16..attest].to_vec(),
+                response[attest..end].to_vec(),
+            ));
         }
         Ok(response)
     }
@@ -310,7 +395,9 @@ impl tpm::Transport for Narrowed<'_> {
 fn unenrolled_tpm(parts: &Parts) -> Result<Verdict> {
     let site = Site::open(parts)?;
     let image = site.enrolled(&site.spec(&["exit", "0"])?)?;
-    let machine = site.machine(&image)?.with_tpm(site.path().join("another-tpm"));
+    let machine = site
+        .machine(&image)?
+        .with_tpm(site.path().join("another-tpm"));
     verdict(&boot(&machine)?)
 }
 
@@ -342,7 +429,10 @@ fn initrd_with(join: fn(&[u8], &[u8]) -> Vec<u8>) -> Result<()> {
     let extra = cpio(&[("etc-added", b"added by the host")]);
     let mut machine = site.machine(&image)?;
     machine.initrd = image.join("joined.cpio");
-    fs::write(&machine.initrd, join(&fs::read(image.join("initrd.cpio"))?, &extra))?;
+    fs::write(
+        &machine.initrd,
+        join(&fs::read(image.join("initrd.cpio"))?, &extra),
+    )?;
     match verdict(&boot(&machine)?)? {
         Verdict::Stopped(code) if code == "E_BROKER_REFUSED" => Ok(()),
         other => bail!("got {other:?}, expected E_BROKER_REFUSED"),

@@ -13,17 +13,36 @@ use crate::Fact;
 use crate::scene::{self, verdict};
 
 pub(crate) const ATTACKS: &[Attack] = &[
-    Attack { name: "broker-ca", attempt: |p| impostor(p, Identity::OtherCa), control: good_identity },
-    Attack { name: "broker-name", attempt: |p| impostor(p, Identity::OtherName), control: good_identity },
-    Attack { name: "broker-clock", attempt: clock_set_back, control: good_identity },
-    Attack { name: "key-length", attempt: key_length, control: scene::chain },
+    Attack {
+        name: "broker-ca",
+        attempt: |p| impostor(p, Identity::OtherCa),
+        control: good_identity,
+    },
+    Attack {
+        name: "broker-name",
+        attempt: |p| impostor(p, Identity::OtherName),
+        control: good_identity,
+    },
+    Attack {
+        name: "broker-clock",
+        attempt: clock_set_back,
+        control: good_identity,
+    },
+    Attack {
+        name: "key-length",
+        attempt: key_length,
+        control: scene::chain,
+    },
 ];
 
 pub(crate) const FACTS: &[Fact] = &[
     ("broker/expired", expired),
     ("broker/clock-in-1999", clock_1999),
     ("broker/clock-in-2099", clock_2099),
-    ("broker/clock-in-1999-with-the-genuine-broker", clock_1999_genuine),
+    (
+        "broker/clock-in-1999-with-the-genuine-broker",
+        clock_1999_genuine,
+    ),
     ("broker/http", plain_http),
     ("broker/redirect", redirect),
     ("broker/silent-tcp", silent_tcp),
@@ -58,7 +77,12 @@ fn challenge() -> Vec<u8> {
 }
 
 /// Boots an image whose broker is `hostile`; the machine's clock shows `clock`.
-fn meet(parts: &Parts, hostile: &Hostile, clock: Option<&str>, floor: Option<u64>) -> Result<Report> {
+fn meet(
+    parts: &Parts,
+    hostile: &Hostile,
+    clock: Option<&str>,
+    floor: Option<u64>,
+) -> Result<Report> {
     let site = Site::open(parts)?;
     let mut spec = site.spec(&["exit", "0"])?;
     spec.broker = Some(BrokerAddress {
@@ -97,7 +121,10 @@ fn good_identity(parts: &Parts) -> Result<()> {
     let hostile = Hostile::start(Identity::Good, Behaviour::Answers(challenge()))?;
     meet(parts, &hostile, None, None)?;
     let received = String::from_utf8_lossy(&hostile.received()).into_owned();
-    ensure!(received.contains("tpm_quote"), "no evidence reached an authentic server: {received}");
+    ensure!(
+        received.contains("tpm_quote"),
+        "no evidence reached an authentic server: {received}"
+    );
     Ok(())
 }
 
@@ -109,7 +136,9 @@ fn clock_set_back(parts: &Parts) -> Result<Verdict> {
     let hostile = Hostile::start(Identity::ExpiredAt(end), Behaviour::Answers(challenge()))?;
     let report = meet(parts, &hostile, Some("2001-01-01T00:00:00"), Some(floor))?;
     if String::from_utf8_lossy(&hostile.received()).contains("tpm_quote") {
-        return Ok(Verdict::Succeeded("an expired certificate was accepted".into()));
+        return Ok(Verdict::Succeeded(
+            "an expired certificate was accepted".into(),
+        ));
     }
     verdict(&report)
 }
@@ -123,9 +152,9 @@ fn key_length(parts: &Parts) -> Result<Verdict> {
     site.put("probe/boot/key", &short, "probe")?;
     match verdict(&boot(&site.machine(&image)?)?)? {
         // Padded or cut, the key goes into dm-crypt and opens nothing.
-        Verdict::Stopped(code) if code == "E_BOOT_INTEGRITY" => {
-            Ok(Verdict::Succeeded("a key of the wrong length was used".into()))
-        }
+        Verdict::Stopped(code) if code == "E_BOOT_INTEGRITY" => Ok(Verdict::Succeeded(
+            "a key of the wrong length was used".into(),
+        )),
         verdict => Ok(verdict),
     }
 }
@@ -142,12 +171,31 @@ fn expired() -> Result<()> {
 /// The floor holds the clock up: a certificate valid from yesterday is valid.
 fn clock_1999() -> Result<()> {
     let yesterday = i64::try_from(now()?)?.saturating_sub(86_400);
-    let hostile = Hostile::start(Identity::ValidFrom(yesterday), Behaviour::Answers(challenge()))?;
-    meet(product()?, &hostile, Some("1999-12-31T23:59:59"), Some(now()?))?;
-    ensure!(hostile.handshakes() > 0, "the guest refused a certificate valid by the floor");
+    let hostile = Hostile::start(
+        Identity::ValidFrom(yesterday),
+        Behaviour::Answers(challenge()),
+    )?;
+    meet(
+        product()?,
+        &hostile,
+        Some("1999-12-31T23:59:59"),
+        Some(now()?),
+    )?;
+    ensure!(
+        hostile.handshakes() > 0,
+        "the guest refused a certificate valid by the floor"
+    );
     // And without a floor above it, the same certificate is not valid yet.
-    let hostile = Hostile::start(Identity::ValidFrom(yesterday), Behaviour::Answers(challenge()))?;
-    let report = meet(product()?, &hostile, Some("1999-12-31T23:59:59"), Some(1_000_000_000))?;
+    let hostile = Hostile::start(
+        Identity::ValidFrom(yesterday),
+        Behaviour::Answers(challenge()),
+    )?;
+    let report = meet(
+        product()?,
+        &hostile,
+        Some("1999-12-31T23:59:59"),
+        Some(1_000_000_000),
+    )?;
     let got = stop_code(&report)?;
     ensure!(got == "E_TLS_NOT_YET_VALID", "got {got}");
     Ok(())
@@ -156,7 +204,12 @@ fn clock_1999() -> Result<()> {
 /// A clock far ahead can only refuse: it makes valid certificates expire.
 fn clock_2099() -> Result<()> {
     let hostile = Hostile::start(Identity::Good, Behaviour::Answers(challenge()))?;
-    let got = stop_code(&meet(product()?, &hostile, Some("2099-01-01T00:00:00"), None)?)?;
+    let got = stop_code(&meet(
+        product()?,
+        &hostile,
+        Some("2099-01-01T00:00:00"),
+        None,
+    )?)?;
     ensure!(got == "E_TLS_EXPIRED", "got {got}");
     Ok(())
 }
@@ -178,9 +231,15 @@ fn plain_http() -> Result<()> {
         broker.url = broker.url.replacen("https:", "http:", 1);
     }
     let refused = site.build(&spec, &product()?.init);
-    let error = format!("{:#}", refused.err().unwrap_or_else(|| anyhow::anyhow!("built")));
+    let error = format!(
+        "{:#}",
+        refused.err().unwrap_or_else(|| anyhow::anyhow!("built"))
+    );
     ensure!(error.contains("https"), "got {error}");
-    stops(Behaviour::Garbage(http("200 OK", "", "{}")), "E_TLS_PROTOCOL")
+    stops(
+        Behaviour::Garbage(http("200 OK", "", "{}")),
+        "E_TLS_PROTOCOL",
+    )
 }
 
 fn redirect() -> Result<()> {
@@ -198,7 +257,10 @@ fn silent_tls() -> Result<()> {
 
 /// Each byte comes long before any timeout of a single read.
 fn slow() -> Result<()> {
-    stops(Behaviour::Slow(Duration::from_millis(700), challenge()), "E_BROKER_TIMEOUT")
+    stops(
+        Behaviour::Slow(Duration::from_millis(700), challenge()),
+        "E_BROKER_TIMEOUT",
+    )
 }
 
 fn gigabyte() -> Result<()> {
@@ -214,21 +276,33 @@ fn endless_head() -> Result<()> {
         let hostile = Hostile::start(Identity::Good, behaviour)?;
         stop_code(&meet(product()?, &hostile, None, None)?)?
     };
-    ensure!(got == "E_BROKER_SIZE" || got == "E_BROKER_PROTOCOL", "got {got}");
+    ensure!(
+        got == "E_BROKER_SIZE" || got == "E_BROKER_PROTOCOL",
+        "got {got}"
+    );
     Ok(())
 }
 
 fn deep_json() -> Result<()> {
     let body = format!("{}{}", "[".repeat(7_000), "]".repeat(7_000));
-    stops(Behaviour::Answers(http("200 OK", "", &body)), "E_BROKER_PROTOCOL")
+    stops(
+        Behaviour::Answers(http("200 OK", "", &body)),
+        "E_BROKER_PROTOCOL",
+    )
 }
 
 fn not_json() -> Result<()> {
-    stops(Behaviour::Answers(http("200 OK", "", "<html>")), "E_BROKER_PROTOCOL")
+    stops(
+        Behaviour::Answers(http("200 OK", "", "<html>")),
+        "E_BROKER_PROTOCOL",
+    )
 }
 
 fn garbage() -> Result<()> {
-    stops(Behaviour::Garbage(b"\x15\x03\x03\x00\x02\x02\x28 and more".to_vec()), "E_TLS_PROTOCOL")
+    stops(
+        Behaviour::Garbage(b"\x15\x03\x03\x00\x02\x02\x28 and more".to_vec()),
+        "E_TLS_PROTOCOL",
+    )
 }
 
 fn refused() -> Result<()> {
@@ -241,8 +315,14 @@ fn refused() -> Result<()> {
     let got = stop_code(&report)?;
     ensure!(got == "E_BROKER_REFUSED", "got {got}");
     let line = scene::line(&report, "init: fatal: ")?;
-    ensure!(line.contains("PolicyDeny"), "the reason is missing in {line}");
-    ensure!(!line.contains('\u{1b}'), "the broker can drive the terminal");
+    ensure!(
+        line.contains("PolicyDeny"),
+        "the reason is missing in {line}"
+    );
+    ensure!(
+        !line.contains('\u{1b}'),
+        "the broker can drive the terminal"
+    );
     Ok(())
 }
 
@@ -250,7 +330,9 @@ fn unreachable() -> Result<()> {
     let site = Site::open(product()?)?;
     let mut spec = site.spec(&["exit", "0"])?;
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port();
     if let Some(broker) = &mut spec.broker {
         broker.url = format!("https://10.0.2.2:{port}");
     }
@@ -277,7 +359,10 @@ fn jwe(header: &str) -> Vec<u8> {
 
 fn released(header: &str, code: &str) -> Result<()> {
     let token = http("200 OK", "", "{\"token\":\"e30.e30.AA\"}");
-    stops(Behaviour::Script(vec![challenge(), token, jwe(header)]), code)
+    stops(
+        Behaviour::Script(vec![challenge(), token, jwe(header)]),
+        code,
+    )
 }
 
 const EPK: &str = "\"epk\":{\"crv\":\"P-256\",\"kty\":\"EC\",\
@@ -285,12 +370,21 @@ const EPK: &str = "\"epk\":{\"crv\":\"P-256\",\"kty\":\"EC\",\
     \"y\":\"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU\"}";
 
 fn wrong_jwe_algorithm() -> Result<()> {
-    released(&format!("{{\"alg\":\"dir\",\"enc\":\"A256GCM\",{EPK}}}"), "E_JWE_ALGORITHM")?;
-    released(&format!("{{\"alg\":\"ECDH-ES+A256KW\",\"enc\":\"A128CBC-HS256\",{EPK}}}"), "E_JWE_ALGORITHM")
+    released(
+        &format!("{{\"alg\":\"dir\",\"enc\":\"A256GCM\",{EPK}}}"),
+        "E_JWE_ALGORITHM",
+    )?;
+    released(
+        &format!("{{\"alg\":\"ECDH-ES+A256KW\",\"enc\":\"A128CBC-HS256\",{EPK}}}"),
+        "E_JWE_ALGORITHM",
+    )
 }
 
 fn undecryptable_jwe() -> Result<()> {
-    released(&format!("{{\"alg\":\"ECDH-ES+A256KW\",\"enc\":\"A256GCM\",{EPK}}}"), "E_JWE_DECRYPT")
+    released(
+        &format!("{{\"alg\":\"ECDH-ES+A256KW\",\"enc\":\"A256GCM\",{EPK}}}"),
+        "E_JWE_DECRYPT",
+    )
 }
 
 /// The same chain with an address from the manifest: nothing asks the network.

@@ -13,8 +13,11 @@ use tests::site::{Site, boot, expect_exit};
 
 use crate::Fact;
 
-pub(crate) const ATTACKS: &[Attack] =
-    &[Attack { name: "canaries", attempt: encrypted, control: all_are_used }];
+pub(crate) const ATTACKS: &[Attack] = &[Attack {
+    name: "canaries",
+    attempt: encrypted,
+    control: all_are_used,
+}];
 
 pub(crate) const FACTS: &[Fact] = &[("canaries/scanner-finds-every-spelling", every_spelling)];
 
@@ -41,10 +44,17 @@ fn all_are_used(parts: &Parts) -> Result<()> {
     };
     for line in [
         format!("container: probe: digest /private/note {}", digest(PRIVATE)),
-        format!("container: probe: digest /run/secrets/token {}", digest(TOKEN)),
+        format!(
+            "container: probe: digest /run/secrets/token {}",
+            digest(TOKEN)
+        ),
         format!("container: probe: digest-of SECRET {}", digest(VARIABLE)),
     ] {
-        ensure!(scene.lines.contains(&line), "no line {line:?} in\n{}", scene.lines.join("\n"));
+        ensure!(
+            scene.lines.contains(&line),
+            "no line {line:?} in\n{}",
+            scene.lines.join("\n")
+        );
     }
     Ok(())
 }
@@ -80,19 +90,34 @@ impl Scene {
         let report = boot(&machine)?;
         expect_exit(&report, 0)?;
         for file in ["packets.pcap", "vars.fd", "serial.log"] {
-            ensure!(fs::metadata(host.join(file))?.len() > 100, "{file} captured nothing");
+            ensure!(
+                fs::metadata(host.join(file))?.len() > 100,
+                "{file} captured nothing"
+            );
         }
-        Ok(Self { lines: report.lines(), site, image })
+        Ok(Self {
+            lines: report.lines(),
+            site,
+            image,
+        })
     }
 
     /// Everything the host has: captures, the image, the TPM's state, and the
     /// broker's log, which an operator may well ship elsewhere.
     fn found(&self) -> Result<Vec<String>> {
         let key = fs::read(self.site.boot_key()?)?;
-        let canaries: [(&str, &[u8]); 4] =
-            [("boot key", &key), ("private file", PRIVATE), ("token", TOKEN), ("variable", VARIABLE)];
+        let canaries: [(&str, &[u8]); 4] = [
+            ("boot key", &key),
+            ("private file", PRIVATE),
+            ("token", TOKEN),
+            ("variable", VARIABLE),
+        ];
         let mut found = Vec::new();
-        for folder in [self.site.path().join("host"), self.image.clone(), self.site.tpm()] {
+        for folder in [
+            self.site.path().join("host"),
+            self.image.clone(),
+            self.site.tpm(),
+        ] {
             for file in files(&folder)? {
                 found.extend(scan(&file, &canaries)?);
             }
@@ -149,7 +174,10 @@ fn spellings(canary: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     for skip in 0..3 {
         let whole = &part[skip..skip + 9];
         spellings.push(("base64", Base64::encode_string(whole).into_bytes()));
-        spellings.push(("base64url", Base64UrlUnpadded::encode_string(whole).into_bytes()));
+        spellings.push((
+            "base64url",
+            Base64UrlUnpadded::encode_string(whole).into_bytes(),
+        ));
     }
     spellings
 }
@@ -176,9 +204,16 @@ fn every_spelling() -> Result<()> {
     for written in spelled {
         fs::write(&file, around(&written))?;
         let found = scan(&file, &[("secret", secret)])?;
-        ensure!(!found.is_empty(), "not found in {:?}", String::from_utf8_lossy(&written));
+        ensure!(
+            !found.is_empty(),
+            "not found in {:?}",
+            String::from_utf8_lossy(&written)
+        );
     }
     fs::write(&file, around(b"nothing of interest"))?;
-    ensure!(scan(&file, &[("secret", secret)])?.is_empty(), "found where there is nothing");
+    ensure!(
+        scan(&file, &[("secret", secret)])?.is_empty(),
+        "found where there is nothing"
+    );
     Ok(())
 }

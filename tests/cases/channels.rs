@@ -16,8 +16,11 @@ use tests::site::{Site, Spec, boot, expect_exit};
 use crate::Fact;
 use crate::scene::{self, Offline, said, verdict};
 
-pub(crate) const ATTACKS: &[Attack] =
-    &[Attack { name: "option-rom", attempt: option_rom, control: scene::chain }];
+pub(crate) const ATTACKS: &[Attack] = &[Attack {
+    name: "option-rom",
+    attempt: option_rom,
+    control: scene::chain,
+}];
 
 pub(crate) const FACTS: &[Fact] = &[
     ("channels/nothing-listens", nothing_listens),
@@ -40,7 +43,9 @@ fn option_rom(parts: &Parts) -> Result<Verdict> {
     let mut machine = site.machine(&image)?;
     // A card for which the guest's kernel has no driver, with the ROM that QEMU
     // ships for it.
-    machine.arguments.extend(["-device".into(), "e1000e,mac=52:54:00:00:00:99".into()]);
+    machine
+        .arguments
+        .extend(["-device".into(), "e1000e,mac=52:54:00:00:00:99".into()]);
     verdict(&boot(&machine)?)
 }
 
@@ -55,7 +60,10 @@ fn nothing_listens() -> Result<()> {
         // State 0A is LISTEN (include/net/tcp_states.h).
         let listens = line.contains("socket: tcp") && line.split_whitespace().nth(5) == Some("0A");
         ensure!(!listens, "a socket listens: {line}");
-        ensure!(!line.contains("socket: unix"), "a unix socket exists: {line}");
+        ensure!(
+            !line.contains("socket: unix"),
+            "a unix socket exists: {line}"
+        );
     }
     expect_exit(&report, 0)?;
 
@@ -65,7 +73,14 @@ fn nothing_listens() -> Result<()> {
     let ports = [22, 80, 443, 1024, 2375, 8080, 10250];
     let forward: Vec<(u16, u16)> = ports
         .iter()
-        .map(|guest| Ok((std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port(), *guest)))
+        .map(|guest| {
+            Ok((
+                std::net::TcpListener::bind(("127.0.0.1", 0))?
+                    .local_addr()?
+                    .port(),
+                *guest,
+            ))
+        })
         .collect::<Result<_>>()?;
     machine.forward.extend(forward.iter().copied());
     let mut running = machine.start()?;
@@ -86,15 +101,22 @@ fn nothing_listens() -> Result<()> {
 fn one_file() -> Result<()> {
     let scene = Offline::new(product()?, &Spec::offline(&["exit", "0"]))?;
     let initrd = fs::File::open(scene.image.join("initrd.cpio"))?;
-    let listed = Command::new("cpio").args(["--list", "--quiet"]).stdin(initrd).output()?;
+    let listed = Command::new("cpio")
+        .args(["--list", "--quiet"])
+        .stdin(initrd)
+        .output()?;
     let names = String::from_utf8(listed.stdout)?;
     ensure!(names == "init\n", "the initrd lists {names:?}");
     let init = fs::read(&product()?.init)?;
     for word in ["/bin/sh", "/bin/bash", "busybox", "PATH="] {
-        let found = init.windows(word.len()).any(|window| window == word.as_bytes());
+        let found = init
+            .windows(word.len())
+            .any(|window| window == word.as_bytes());
         ensure!(!found, "init contains {word:?}");
     }
-    let headers = String::from_utf8(run(Command::new("readelf").arg("-l").arg(&product()?.init))?)?;
+    let headers = String::from_utf8(run(Command::new("readelf")
+        .arg("-l")
+        .arg(&product()?.init))?)?;
     ensure!(!headers.contains("INTERP"), "init asks for an interpreter");
     Ok(())
 }
@@ -123,7 +145,15 @@ fn serial_input() -> Result<()> {
     machine.serial_input = true;
     let mut running = machine.start()?;
     running.wait_for("container: probe: waiting")?;
-    for text in ["\n", "root\n", "\u{3}", "\u{4}", "\u{1a}", "\u{1c}", "exec /bin/sh\n"] {
+    for text in [
+        "\n",
+        "root\n",
+        "\u{3}",
+        "\u{4}",
+        "\u{1a}",
+        "\u{1c}",
+        "exec /bin/sh\n",
+    ] {
         running.type_on_console(text.as_bytes())?;
     }
     running.control("chardev-send-break", &json!({ "id": "serial" }))?;
@@ -134,7 +164,9 @@ fn serial_input() -> Result<()> {
 
 fn ctrl_alt_del() -> Result<()> {
     let running = waiting(|machine| {
-        machine.arguments.extend(["-device".into(), "virtio-keyboard-pci".into()]);
+        machine
+            .arguments
+            .extend(["-device".into(), "virtio-keyboard-pci".into()]);
     })?;
     let keys: Vec<_> = ["ctrl", "alt", "delete"]
         .iter()
@@ -154,14 +186,22 @@ fn extra_devices() -> Result<()> {
     fs::write(&disk, vec![0xf0; 1 << 20])?;
     let mut machine = site.machine(&image)?;
     for argument in [
-        "-device", "virtio-serial-pci",
-        "-chardev", "null,id=agent",
-        "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-        "-device", "virtio-balloon-pci",
-        "-device", "virtio-rng-pci",
-        "-device", "virtio-keyboard-pci",
-        "-drive", &format!("if=none,id=foreign,format=raw,file={}", disk.display()),
-        "-device", "virtio-blk-pci,drive=foreign,serial=foreign",
+        "-device",
+        "virtio-serial-pci",
+        "-chardev",
+        "null,id=agent",
+        "-device",
+        "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+        "-device",
+        "virtio-balloon-pci",
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "virtio-keyboard-pci",
+        "-drive",
+        &format!("if=none,id=foreign,format=raw,file={}", disk.display()),
+        "-device",
+        "virtio-blk-pci,drive=foreign,serial=foreign",
     ] {
         machine.arguments.push(argument.into());
     }
@@ -176,9 +216,12 @@ fn host_tables() -> Result<()> {
     let image = site.enrolled(&site.spec(&["exit", "0"])?)?;
     let mut machine = site.machine(&image)?;
     for argument in [
-        "-fw_cfg", "name=opt/org.anchorhold/cmdline,string=init=/bin/sh",
-        "-smbios", "type=1,manufacturer=host,product=init=/bin/sh,serial=rdinit=/bin/sh",
-        "-smbios", "type=11,value=io.systemd.credential:shell=1",
+        "-fw_cfg",
+        "name=opt/org.anchorhold/cmdline,string=init=/bin/sh",
+        "-smbios",
+        "type=1,manufacturer=host,product=init=/bin/sh,serial=rdinit=/bin/sh",
+        "-smbios",
+        "type=11,value=io.systemd.credential:shell=1",
     ] {
         machine.arguments.push(argument.into());
     }

@@ -9,8 +9,11 @@ use tests::site::{Site, boot, stop_code};
 
 use crate::scene::{self, verdict};
 
-pub(crate) const ATTACKS: &[Attack] =
-    &[Attack { name: "cmdline-grammar", attempt: grammar, control: scene::chain }];
+pub(crate) const ATTACKS: &[Attack] = &[Attack {
+    name: "cmdline-grammar",
+    attempt: grammar,
+    control: scene::chain,
+}];
 
 /// What published attacks and a careless operator put there.
 const HOSTILE: &[(&str, &str)] = &[
@@ -18,7 +21,10 @@ const HOSTILE: &[(&str, &str)] = &[
     ("rdinit", "rdinit=/bin/sh"),
     ("dash-dash", "-- --debug"),
     ("second-console", "console=tty0"),
-    ("second-roothash", "roothash=0000000000000000000000000000000000000000000000000000000000000000"),
+    (
+        "second-roothash",
+        "roothash=0000000000000000000000000000000000000000000000000000000000000000",
+    ),
     ("second-rootblocks", "rootblocks=1"),
     ("loglevel", "loglevel=8"),
     ("debug", "debug"),
@@ -69,6 +75,9 @@ fn refused(parameter: &str) -> Result<()> {
     ensure!(code == "E_CMDLINE", "got {code}, expected E_CMDLINE");
     // A pcap file starts with a header of 24 bytes.
     let length = fs::metadata(&pcap)?.len();
-    ensure!(length == 24, "{length} bytes in the capture, expected only its header");
+    ensure!(
+        length == 24,
+        "{length} bytes in the capture, expected only its header"
+    );
     Ok(())
 }

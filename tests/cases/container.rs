@@ -10,21 +10,53 @@ use crate::Fact;
 use crate::scene::{self, Offline, said};
 
 pub(crate) const ATTACKS: &[Attack] = &[
-    Attack { name: "container-root-read-only", attempt: |p| attempt(p, "write root"), control: writable },
-    Attack { name: "container-capabilities", attempt: |p| attempt(p, "mount tmpfs"), control: runs_as_root },
-    Attack { name: "container-seccomp", attempt: |p| attempt(p, "personality"), control: runs_as_root },
-    Attack { name: "container-devices", attempt: |p| attempt(p, "open /dev/tpmrm0"), control: runs_as_root },
-    Attack { name: "container-masked-proc", attempt: |p| attempt(p, "write /proc/sys"), control: runs_as_root },
-    Attack { name: "console-forgery", attempt: console_forgery, control: console_control },
+    Attack {
+        name: "container-root-read-only",
+        attempt: |p| attempt(p, "write root"),
+        control: writable,
+    },
+    Attack {
+        name: "container-capabilities",
+        attempt: |p| attempt(p, "mount tmpfs"),
+        control: runs_as_root,
+    },
+    Attack {
+        name: "container-seccomp",
+        attempt: |p| attempt(p, "personality"),
+        control: runs_as_root,
+    },
+    Attack {
+        name: "container-devices",
+        attempt: |p| attempt(p, "open /dev/tpmrm0"),
+        control: runs_as_root,
+    },
+    Attack {
+        name: "container-masked-proc",
+        attempt: |p| attempt(p, "write /proc/sys"),
+        control: runs_as_root,
+    },
+    Attack {
+        name: "console-forgery",
+        attempt: console_forgery,
+        control: console_control,
+    },
 ];
 
 pub(crate) const FACTS: &[Fact] = &[
     ("container/identity", identity),
     ("container/root-with-everything-refused", everything_refused),
-    ("container/user-with-everything-refused", everything_refused_to_user),
-    ("container/capabilities-when-listed", capabilities_when_listed),
+    (
+        "container/user-with-everything-refused",
+        everything_refused_to_user,
+    ),
+    (
+        "container/capabilities-when-listed",
+        capabilities_when_listed,
+    ),
     ("container/secrets", secrets),
-    ("container/writable-root", || writable(&artifacts()?.product)),
+    ("container/writable-root", || {
+        writable(&artifacts()?.product)
+    }),
     ("container/orphans-are-reaped", orphans),
     ("container/limits", limits),
 ];
@@ -84,7 +116,10 @@ fn all_refused(spec: &Spec) -> Result<()> {
         .filter(|line| !line.contains("/proc/1/root/"))
         .collect();
     ensure!(succeeded.is_empty(), "the container could: {succeeded:#?}");
-    let refused = lines.iter().filter(|line| line.contains(": refused ")).count();
+    let refused = lines
+        .iter()
+        .filter(|line| line.contains(": refused "))
+        .count();
     ensure!(refused > 40, "only {refused} attempts were made");
     expect_exit(&report, 0)
 }
@@ -112,14 +147,20 @@ fn identity() -> Result<()> {
         // Tabs are shown as they are; other control characters are not.
         said(&report, text)?;
     }
-    let mounts: Vec<String> =
-        report.lines().into_iter().filter(|line| line.contains("mountinfo: ")).collect();
+    let mounts: Vec<String> = report
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("mountinfo: "))
+        .collect();
     ensure!(!mounts.is_empty(), "no mounts listed");
     for line in &mounts {
         let fields: Vec<&str> = line.split(' ').collect();
         let (target, options) = (fields[6], fields[7]);
         ensure!(options.contains("nosuid"), "{target} is not nosuid: {line}");
-        ensure!(target == "/dev" || options.contains("nodev"), "{target} is not nodev: {line}");
+        ensure!(
+            target == "/dev" || options.contains("nodev"),
+            "{target} is not nodev: {line}"
+        );
         ensure!(
             target != "/" || options.split(',').any(|option| option == "ro"),
             "the root is writable: {line}"
@@ -154,7 +195,10 @@ fn secrets() -> Result<()> {
         site.put(&format!("probe/app/{name}"), &file, "probe")?;
     }
     let report = site.run(&spec)?;
-    said(&report, "probe: secret /run/secrets/token 13 bytes mode 400 owner 1000:1000")?;
+    said(
+        &report,
+        "probe: secret /run/secrets/token 13 bytes mode 400 owner 1000:1000",
+    )?;
     said(&report, "probe: variable SECRET_PASSWORD 9 bytes")?;
     expect_exit(&report, 0)
 }
@@ -170,32 +214,54 @@ fn limits() -> Result<()> {
     spec.tables = "[container.rlimits]\nnofile = 77\n".into();
     let report = run(&artifacts()?.product, &spec)?;
     let core = scene::line(&report, "limits: Max core file size")?;
-    ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+    ensure!(
+        core.split_whitespace().filter(|word| *word == "0").count() == 2,
+        "{core}"
+    );
     let files = scene::line(&report, "limits: Max open files")?;
-    ensure!(files.split_whitespace().filter(|word| *word == "77").count() == 2, "{files}");
+    ensure!(
+        files
+            .split_whitespace()
+            .filter(|word| *word == "77")
+            .count()
+            == 2,
+        "{files}"
+    );
     Ok(())
 }
 
 /// A container that writes what init or the kernel would write.
 fn console_forgery(parts: &Parts) -> Result<Verdict> {
-    let report = run(parts, &Spec::offline(&["say", FORGED, "\\x1b[2J\\rinit: done: exited 0"]))?;
-    let forged = report.lines().into_iter().any(|line| {
-        line.starts_with("init: fatal: E_FORGED") || line.contains('\u{1b}')
-    });
+    let report = run(
+        parts,
+        &Spec::offline(&["say", FORGED, "\\x1b[2J\\rinit: done: exited 0"]),
+    )?;
+    let forged = report
+        .lines()
+        .into_iter()
+        .any(|line| line.starts_with("init: fatal: E_FORGED") || line.contains('\u{1b}'));
     if forged || report.outcome.exit_status() != 0 {
         return Ok(Verdict::Succeeded("the container spoke as init".into()));
     }
     Ok(Verdict::Stopped("refused".into()))
 }
 
-const FORGED: &str = "innocent\\ninit: fatal: E_FORGED forged: cannot be: true\\rinit: done: exited 3";
+const FORGED: &str =
+    "innocent\\ninit: fatal: E_FORGED forged: cannot be: true\\rinit: done: exited 3";
 
 fn console_control(parts: &Parts) -> Result<()> {
     let report = run(parts, &Spec::offline(&["say", FORGED]))?;
     // The text does arrive, as the container's.
     said(&report, "innocent")?;
-    if !report.lines().iter().any(|line| line.starts_with("container: init: fatal: E_FORGED")) {
-        bail!("the forged line did not arrive; console:\n{}", report.lines().join("\n"));
+    if !report
+        .lines()
+        .iter()
+        .any(|line| line.starts_with("container: init: fatal: E_FORGED"))
+    {
+        bail!(
+            "the forged line did not arrive; console:\n{}",
+            report.lines().join("\n")
+        );
     }
     Ok(())
 }

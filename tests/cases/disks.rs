@@ -15,14 +15,46 @@ use crate::Fact;
 use crate::scene::{self, Offline, altered, find, flipped, verdict};
 
 pub(crate) const ATTACKS: &[Attack] = &[
-    Attack { name: "rootfs-data", attempt: rootfs_data, control: scene::offline },
-    Attack { name: "rootfs-tree", attempt: rootfs_tree, control: scene::offline },
-    Attack { name: "boot-data", attempt: boot_data, control: scene::chain },
-    Attack { name: "boot-tree", attempt: boot_tree, control: scene::chain },
-    Attack { name: "late-read", attempt: late_read, control: late_read_control },
-    Attack { name: "late-read-answer", attempt: late_read_answer, control: late_read_control },
-    Attack { name: "disk-ambiguous", attempt: disk_ambiguous, control: scene::offline },
-    Attack { name: "disk-short", attempt: disk_short, control: scene::offline },
+    Attack {
+        name: "rootfs-data",
+        attempt: rootfs_data,
+        control: scene::offline,
+    },
+    Attack {
+        name: "rootfs-tree",
+        attempt: rootfs_tree,
+        control: scene::offline,
+    },
+    Attack {
+        name: "boot-data",
+        attempt: boot_data,
+        control: scene::chain,
+    },
+    Attack {
+        name: "boot-tree",
+        attempt: boot_tree,
+        control: scene::chain,
+    },
+    Attack {
+        name: "late-read",
+        attempt: late_read,
+        control: late_read_control,
+    },
+    Attack {
+        name: "late-read-answer",
+        attempt: late_read_answer,
+        control: late_read_control,
+    },
+    Attack {
+        name: "disk-ambiguous",
+        attempt: disk_ambiguous,
+        control: scene::offline,
+    },
+    Attack {
+        name: "disk-short",
+        attempt: disk_short,
+        control: scene::offline,
+    },
 ];
 
 pub(crate) const FACTS: &[Fact] = &[
@@ -33,7 +65,10 @@ pub(crate) const FACTS: &[Fact] = &[
     ("disks/boot-short", boot_short),
     ("disks/swapped", swapped),
     ("disks/rootfs-of-another-image", rootfs_of_another_image),
-    ("disks/altered-where-nobody-reads", altered_where_nobody_reads),
+    (
+        "disks/altered-where-nobody-reads",
+        altered_where_nobody_reads,
+    ),
     ("disks/every-class-of-block", every_class_of_block),
 ];
 
@@ -42,7 +77,9 @@ fn product() -> Result<&'static Parts> {
 }
 
 fn values(image: &Path) -> Result<ReferenceValues> {
-    Ok(ReferenceValues::parse(&fs::read(image.join("reference-values.json"))?)?)
+    Ok(ReferenceValues::parse(&fs::read(
+        image.join("reference-values.json"),
+    )?)?)
 }
 
 /// The argument of the container is a word of the manifest; one bit makes it
@@ -79,7 +116,11 @@ fn boot_data(parts: &Parts) -> Result<Verdict> {
 
 fn boot_tree(parts: &Parts) -> Result<Verdict> {
     boot_flipped(parts, |image| {
-        Ok(values(image)?.boot.context("no boot filesystem")?.verity.hash_offset)
+        Ok(values(image)?
+            .boot
+            .context("no boot filesystem")?
+            .verity
+            .hash_offset)
     })
 }
 
@@ -87,14 +128,19 @@ fn boot_flipped(parts: &Parts, offset: fn(&Path) -> Result<u64>) -> Result<Verdi
     let site = Site::open(parts)?;
     let image = site.enrolled(&site.spec(&["exit", "0"])?)?;
     let changed = flipped(&image.join("boot.img"), offset(&image)?, "changed.img")?;
-    verdict(&boot(&site.machine(&image)?.with_disk_file("boot", changed))?)
+    verdict(&boot(
+        &site.machine(&image)?.with_disk_file("boot", changed),
+    )?)
 }
 
 /// A large private file, a byte of it changed on the disk, and a container that
 /// reads it.
 fn late_read(parts: &Parts) -> Result<Verdict> {
     let report = late_read_boot(parts, true)?;
-    let answer = report.lines().into_iter().find(|line| line.contains("probe: digest /private/large "));
+    let answer = report
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("probe: digest /private/large "));
     match answer {
         Some(line) if !line.contains("failed") => Ok(Verdict::Succeeded(line)),
         _ => verdict(&report),
@@ -120,8 +166,16 @@ fn late_read_boot(parts: &Parts, alter: bool) -> Result<image_build::run::Report
     let image = site.enrolled(&spec)?;
     let mut machine = site.machine(&image)?;
     if alter {
-        let blocks = values(&image)?.boot.context("no boot filesystem")?.verity.data_blocks;
-        let changed = flipped(&image.join("boot.img"), blocks / 2 * 4096 + 7, "changed.img")?;
+        let blocks = values(&image)?
+            .boot
+            .context("no boot filesystem")?
+            .verity
+            .data_blocks;
+        let changed = flipped(
+            &image.join("boot.img"),
+            blocks / 2 * 4096 + 7,
+            "changed.img",
+        )?;
         machine = machine.with_disk_file("boot", changed);
     }
     let report = boot(&machine)?;
@@ -133,7 +187,9 @@ fn late_read_boot(parts: &Parts, alter: bool) -> Result<image_build::run::Report
 fn disk_ambiguous(parts: &Parts) -> Result<Verdict> {
     let scene = Offline::new(parts, &Spec::offline(&["exit", "0"]))?;
     let mut machine = scene.machine()?;
-    machine.disks.push(Disk::read_only("rootfs", scene.image.join("rootfs.img")));
+    machine
+        .disks
+        .push(Disk::read_only("rootfs", scene.image.join("rootfs.img")));
     verdict(&boot(&machine)?)
 }
 
@@ -168,20 +224,28 @@ fn rootfs_missing() -> Result<()> {
 
 fn boot_missing() -> Result<()> {
     let (site, image) = enrolled()?;
-    stops(&site.machine(&image)?.without_disk("boot"), "E_BOOT_MISSING")
+    stops(
+        &site.machine(&image)?.without_disk("boot"),
+        "E_BOOT_MISSING",
+    )
 }
 
 fn boot_ambiguous() -> Result<()> {
     let (site, image) = enrolled()?;
     let mut machine = site.machine(&image)?;
-    machine.disks.push(Disk::read_only("boot", image.join("boot.img")));
+    machine
+        .disks
+        .push(Disk::read_only("boot", image.join("boot.img")));
     stops(&machine, "E_BOOT_AMBIGUOUS")
 }
 
 fn boot_short() -> Result<()> {
     let (site, image) = enrolled()?;
     let short = shortened(&image.join("boot.img"))?;
-    stops(&site.machine(&image)?.with_disk_file("boot", short), "E_BOOT_SIZE")
+    stops(
+        &site.machine(&image)?.with_disk_file("boot", short),
+        "E_BOOT_SIZE",
+    )
 }
 
 /// Each disk under the other's name.
@@ -206,7 +270,9 @@ fn swapped() -> Result<()> {
 fn rootfs_of_another_image() -> Result<()> {
     let scene = Offline::new(product()?, &Spec::offline(&["exit", "0"]))?;
     let other = Offline::new(product()?, &Spec::offline(&["exit", "1"]))?;
-    let machine = scene.machine()?.with_disk_file("rootfs", other.image.join("rootfs.img"));
+    let machine = scene
+        .machine()?
+        .with_disk_file("rootfs", other.image.join("rootfs.img"));
     stops(&machine, "E_ROOTFS_INTEGRITY")
 }
 
@@ -234,31 +300,50 @@ fn every_class_of_block() -> Result<()> {
     let site = Site::open(product()?)?;
     let mut spec = site.spec(&["digest", "/large", "/private/large"])?;
     // Large enough for a hash tree of two levels on both disks.
-    let content: Vec<u8> = (0..1_500_000_u32).flat_map(u32::to_le_bytes).take(1_200_000).collect();
-    spec.entries.push(Entry::File("large", 0o644, content.clone()));
+    let content: Vec<u8> = (0..1_500_000_u32)
+        .flat_map(u32::to_le_bytes)
+        .take(1_200_000)
+        .collect();
+    spec.entries
+        .push(Entry::File("large", 0o644, content.clone()));
     spec.private = vec![("large", content)];
     let image = site.enrolled(&spec)?;
     let good = boot(&site.machine(&image)?)?;
     expect_exit(&good, 0)?;
-    let digests: Vec<String> =
-        good.lines().into_iter().filter(|line| line.contains("probe: digest")).collect();
+    let digests: Vec<String> = good
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("probe: digest"))
+        .collect();
     ensure!(digests.len() == 2, "the control run must read both files");
 
     let values = values(&image)?;
     let boot_values = values.boot.context("no boot filesystem")?.verity;
-    for (serial, file, verity) in
-        [("rootfs", "rootfs.img", values.rootfs), ("boot", "boot.img", boot_values)]
-    {
+    for (serial, file, verity) in [
+        ("rootfs", "rootfs.img", values.rootfs),
+        ("boot", "boot.img", boot_values),
+    ] {
         let path = image.join(file);
         let top = verity.hash_offset;
         let leaf = top.saturating_add(4096);
         let data = verity.data_blocks / 2 * 4096 + 100;
-        for offset in [data, leaf.saturating_add(32 * (verity.data_blocks / 2 % 128)), top] {
+        for offset in [
+            data,
+            leaf.saturating_add(32 * (verity.data_blocks / 2 % 128)),
+            top,
+        ] {
             let changed = flipped(&path, offset, "changed.img")?;
             let report = boot(&site.machine(&image)?.with_disk_file(serial, changed))?;
             stop_code(&report).with_context(|| format!("{file}, offset {offset}"))?;
-            for line in report.lines().iter().filter(|line| line.contains("probe: digest")) {
-                ensure!(digests.contains(line), "altered bytes of {file} reached the container");
+            for line in report
+                .lines()
+                .iter()
+                .filter(|line| line.contains("probe: digest"))
+            {
+                ensure!(
+                    digests.contains(line),
+                    "altered bytes of {file} reached the container"
+                );
             }
         }
     }

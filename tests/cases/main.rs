@@ -79,7 +79,9 @@ fn main() -> ExitCode {
     for attack in attacks {
         let row = rows[attack.name].clone();
         let undefended = row.clone();
-        trials.push(trial(attack.name.into(), move || defences::holds(&attack, &row)));
+        trials.push(trial(attack.name.into(), move || {
+            defences::holds(&attack, &row)
+        }));
         trials.push(trial(format!("{}/control", attack.name), move || {
             (attack.control)(&tests::artifacts::artifacts()?.product)
         }));
@@ -91,5 +93,7 @@ fn main() -> ExitCode {
 }
 
 fn trial(name: String, case: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || case().map_err(|error| Failed::from(format!("{error:#}"))))
+    Trial::test(name, move || {
+        case().map_err(|error| Failed::from(format!("{error:#}")))
+    })
 }

@@ -17,7 +17,10 @@ pub(crate) const FACTS: &[Fact] = &[
     ("outcomes/exit-7", exit_7),
     ("outcomes/death-by-signal", death_by_signal),
     ("outcomes/out-of-memory", out_of_memory),
-    ("outcomes/command-passes-the-status-on", command_passes_the_status_on),
+    (
+        "outcomes/command-passes-the-status-on",
+        command_passes_the_status_on,
+    ),
     ("outcomes/confidential-image", confidential_image),
     ("outcomes/logs-none", logs_none),
     ("outcomes/power-button", power_button),
@@ -59,8 +62,16 @@ fn death_by_signal() -> Result<()> {
     for (number, status) in [("9", 137), ("11", 139), ("15", 143)] {
         let report = boot(&offline(&["signal", number])?.machine()?)?;
         let signal = number.parse()?;
-        ensure!(report.outcome == Outcome::Signaled { signal, oom: false }, "{:?}", report.outcome);
-        ensure!(report.outcome.exit_status() == status, "{}", report.outcome.exit_status());
+        ensure!(
+            report.outcome == Outcome::Signaled { signal, oom: false },
+            "{:?}",
+            report.outcome
+        );
+        ensure!(
+            report.outcome.exit_status() == status,
+            "{}",
+            report.outcome.exit_status()
+        );
     }
     Ok(())
 }
@@ -70,21 +81,44 @@ fn out_of_memory() -> Result<()> {
     spec.container = "memory = \"64M\"".into();
     let scene = Offline::new(&artifacts()?.product, &spec)?;
     let report = boot(&scene.machine()?)?;
-    ensure!(report.outcome == Outcome::Signaled { signal: 9, oom: true }, "{:?}", report.outcome);
+    ensure!(
+        report.outcome
+            == Outcome::Signaled {
+                signal: 9,
+                oom: true
+            },
+        "{:?}",
+        report.outcome
+    );
     Ok(())
 }
 
 /// The command itself, not the library: status and `--json`.
 fn command_passes_the_status_on() -> Result<()> {
     let parts = &artifacts()?.product;
-    for (arguments, status) in [(["exit", "0"], 0), (["exit", "7"], 7), (["signal", "15"], 143)] {
+    for (arguments, status) in [
+        (["exit", "0"], 0),
+        (["exit", "7"], 7),
+        (["signal", "15"], 143),
+    ] {
         let scene = offline(&arguments)?;
         let done = Command::new(&parts.image_build)
-            .args(["run", path(&scene.image), "--json", "--timeout", "150", "--tpm-state"])
+            .args([
+                "run",
+                path(&scene.image),
+                "--json",
+                "--timeout",
+                "150",
+                "--tpm-state",
+            ])
             .arg(scene.path().join("tpm"))
             .stdin(Stdio::null())
             .output()?;
-        ensure!(done.status.code() == Some(status), "got {:?}, expected {status}", done.status);
+        ensure!(
+            done.status.code() == Some(status),
+            "got {:?}, expected {status}",
+            done.status
+        );
         let text = String::from_utf8(done.stdout)?;
         let json: Value = serde_json::from_str(text.trim_end().lines().last().unwrap_or_default())?;
         ensure!(json.get("outcome").is_some(), "no outcome in {json}");
@@ -105,8 +139,15 @@ fn confidential_image() -> Result<()> {
     expect_exit(&report, 0)?;
     let rootfs = std::fs::read(image.join("rootfs.img"))?;
     let needle = b"what only the owner knows";
-    ensure!(!rootfs.windows(needle.len()).any(|w| w == needle), "a private file is on the rootfs");
-    ensure!(rootfs.len() < 1 << 20, "the rootfs has {} bytes, so it holds more", rootfs.len());
+    ensure!(
+        !rootfs.windows(needle.len()).any(|w| w == needle),
+        "a private file is on the rootfs"
+    );
+    ensure!(
+        rootfs.len() < 1 << 20,
+        "the rootfs has {} bytes, so it holds more",
+        rootfs.len()
+    );
     Ok(())
 }
 
@@ -115,7 +156,13 @@ fn logs_none() -> Result<()> {
     spec.logs = "none";
     let scene = Offline::new(&artifacts()?.product, &spec)?;
     let report = boot(&scene.machine()?)?;
-    ensure!(!report.lines().iter().any(|line| line.contains("a line for nobody")), "it was logged");
+    ensure!(
+        !report
+            .lines()
+            .iter()
+            .any(|line| line.contains("a line for nobody")),
+        "it was logged"
+    );
     expect_exit(&report, 0)
 }
 
@@ -137,7 +184,15 @@ fn power_button_ignored() -> Result<()> {
     running.wait_for("container: probe: waiting")?;
     running.control("system_powerdown", &Value::Null)?;
     let report = running.wait();
-    ensure!(report.outcome == Outcome::Signaled { signal: 9, oom: false }, "{:?}", report.outcome);
+    ensure!(
+        report.outcome
+            == Outcome::Signaled {
+                signal: 9,
+                oom: false
+            },
+        "{:?}",
+        report.outcome
+    );
     Ok(())
 }
 
@@ -146,6 +201,10 @@ fn deadline() -> Result<()> {
     machine.deadline = Some(Duration::from_secs(25));
     let report = boot(&machine)?;
     ensure!(report.outcome == Outcome::Timeout, "{:?}", report.outcome);
-    ensure!(report.outcome.exit_status() == 202, "{}", report.outcome.exit_status());
+    ensure!(
+        report.outcome.exit_status() == 202,
+        "{}",
+        report.outcome.exit_status()
+    );
     Ok(())
 }

@@ -17,7 +17,10 @@ use crate::scene::flipped;
 
 pub(crate) const FACTS: &[Fact] = &[
     ("peers/rootfs-opens-with-veritysetup", rootfs),
-    ("peers/boot-filesystem-opens-with-cryptsetup-and-veritysetup", boot_filesystem),
+    (
+        "peers/boot-filesystem-opens-with-cryptsetup-and-veritysetup",
+        boot_filesystem,
+    ),
     ("peers/rootfs-passes-fsck-erofs", fsck),
     ("peers/two-builds-are-equal", two_builds),
 ];
@@ -30,7 +33,10 @@ fn veritysetup(file: &Path, verity: &VerityValues, salt: &str) -> Command {
     command.arg(format!("--salt={salt}"));
     command.arg(format!("--data-blocks={}", verity.data_blocks));
     command.arg(format!("--hash-offset={}", verity.hash_offset));
-    command.arg(file).arg(file).arg(base16::encode(&verity.root_hash.0));
+    command
+        .arg(file)
+        .arg(file)
+        .arg(base16::encode(&verity.root_hash.0));
     command
 }
 
@@ -46,7 +52,10 @@ fn rootfs() -> Result<()> {
     let file = image.join("rootfs.img");
     run(&mut veritysetup(&file, &values.rootfs, "-"))?;
     let changed = flipped(&file, 4096, "changed.img")?;
-    ensure!(run(&mut veritysetup(&changed, &values.rootfs, "-")).is_err(), "a change was not seen");
+    ensure!(
+        run(&mut veritysetup(&changed, &values.rootfs, "-")).is_err(),
+        "a change was not seen"
+    );
     Ok(())
 }
 
@@ -56,12 +65,18 @@ fn rootfs() -> Result<()> {
 fn boot_filesystem() -> Result<()> {
     let (site, image, values) = image()?;
     let boot = values.boot.context("no boot filesystem")?;
-    ensure!((boot.cipher.as_str(), boot.key_bits, boot.sector_size) == ("aes-xts-plain64", 512, 4096));
+    ensure!(
+        (boot.cipher.as_str(), boot.key_bits, boot.sector_size) == ("aes-xts-plain64", 512, 4096)
+    );
     let master = BootKey::from_slice(&fs::read(site.boot_key()?)?).context("no boot key")?;
     let keys = master.boot_filesystem(&ContentId(boot.content_id.0));
     let plain = site.path().join("plain.img");
     decrypt(&image.join("boot.img"), &*keys.volume_key, &plain)?;
-    run(&mut veritysetup(&plain, &boot.verity, &base16::encode(&*keys.salt)))?;
+    run(&mut veritysetup(
+        &plain,
+        &boot.verity,
+        &base16::encode(&*keys.salt),
+    ))?;
     ensure!(
         run(&mut veritysetup(&plain, &boot.verity, "-")).is_err(),
         "the tree does not depend on the derived salt"
@@ -94,8 +109,15 @@ fn decrypt(from: &Path, key: &[u8], to: &Path) -> Result<()> {
         .args(["-c", DECRYPT, path(from), path(to)])
         .stdin(Stdio::piped())
         .spawn()?;
-    python.stdin.take().context("no pipe")?.write_all(base16::encode(key).as_bytes())?;
-    ensure!(python.wait()?.success(), "python3-cryptography could not decrypt");
+    python
+        .stdin
+        .take()
+        .context("no pipe")?
+        .write_all(base16::encode(key).as_bytes())?;
+    ensure!(
+        python.wait()?.success(),
+        "python3-cryptography could not decrypt"
+    );
     Ok(())
 }
 
@@ -113,12 +135,18 @@ fn fsck() -> Result<()> {
 fn two_builds() -> Result<()> {
     let site = Site::open(&artifacts()?.product)?;
     let spec = site.spec(&["exit", "0"])?;
-    let (one, two) =
-        (site.build(&spec, &artifacts()?.product.init)?, site.build(&spec, &artifacts()?.product.init)?);
+    let (one, two) = (
+        site.build(&spec, &artifacts()?.product.init)?,
+        site.build(&spec, &artifacts()?.product.init)?,
+    );
     let mut compared = 0;
     for entry in fs::read_dir(&one)?.flatten() {
         let name = entry.file_name();
-        ensure!(fs::read(entry.path())? == fs::read(two.join(&name))?, "{} differs", name.display());
+        ensure!(
+            fs::read(entry.path())? == fs::read(two.join(&name))?,
+            "{} differs",
+            name.display()
+        );
         compared += 1;
     }
     ensure!(compared >= 6, "only {compared} files compared");

@@ -61,7 +61,12 @@ pub(crate) fn line(report: &Report, text: &str) -> Result<String> {
         .lines()
         .into_iter()
         .find(|line| line.contains(text))
-        .with_context(|| format!("no line with {text:?}; console:\n{}", report.lines().join("\n")))
+        .with_context(|| {
+            format!(
+                "no line with {text:?}; console:\n{}",
+                report.lines().join("\n")
+            )
+        })
 }
 
 /// Requires a line of the container's with this exact text.
@@ -78,7 +83,9 @@ pub(crate) fn said(report: &Report, text: &str) -> Result<()> {
 /// A copy of `file` with one byte changed.
 pub(crate) fn flipped(file: &Path, offset: u64, name: &str) -> Result<PathBuf> {
     altered(file, name, |bytes| {
-        let byte = bytes.get_mut(usize::try_from(offset)?).context("offset outside the file")?;
+        let byte = bytes
+            .get_mut(usize::try_from(offset)?)
+            .context("offset outside the file")?;
         *byte ^= 0x40;
         Ok(())
     })
@@ -100,8 +107,12 @@ pub(crate) fn altered(
 /// Where `needle` is in a file.
 pub(crate) fn find(file: &Path, needle: &[u8]) -> Result<u64> {
     let bytes = fs::read(file)?;
-    let at = bytes.windows(needle.len()).position(|window| window == needle);
-    Ok(u64::try_from(at.with_context(|| format!("{} not found", String::from_utf8_lossy(needle)))?)?)
+    let at = bytes
+        .windows(needle.len())
+        .position(|window| window == needle);
+    Ok(u64::try_from(at.with_context(|| {
+        format!("{} not found", String::from_utf8_lossy(needle))
+    })?)?)
 }
 
 /// A cpio archive (newc) of plain files.
@@ -109,7 +120,21 @@ pub(crate) fn cpio(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, content) in files.iter().chain([&("TRAILER!!!", &[][..])]) {
         let mode = if name.contains('!') { 0 } else { 0o100_755 };
-        let fields = [1, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        let fields = [
+            1,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            content.len(),
+            0,
+            0,
+            0,
+            0,
+            name.len() + 1,
+            0,
+        ];
         archive.extend_from_slice(b"070701");
         for field in fields {
             archive.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -128,8 +153,10 @@ pub(crate) fn attacker_initrd(image: &Path, task: &str) -> Result<PathBuf> {
     let manifest = fs::read_to_string(image.join("manifest.json"))?;
     let instructions = format!("{{\"manifest\":{manifest},\"task\":{task}}}");
     let attacker = fs::read(&artifacts()?.attacker)?;
-    let archive =
-        cpio(&[("init", &attacker), ("instructions", instructions.as_bytes())]);
+    let archive = cpio(&[
+        ("init", &attacker),
+        ("instructions", instructions.as_bytes()),
+    ]);
     let file = image.join("attacker.cpio");
     fs::write(&file, archive)?;
     Ok(file)

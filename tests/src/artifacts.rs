@@ -114,9 +114,19 @@ fn build_guest_programs(root: &Path) -> Result<PathBuf> {
 /// It did not start, or ended otherwise.
 pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     let shown = format!("{command:?}");
-    let done = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    ensure!(done.status.success(), "cannot run {shown}: {}\n{out}{err}", done.status);
+    let done = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {shown}"))?;
+    let (out, err) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
+    ensure!(
+        done.status.success(),
+        "cannot run {shown}: {}\n{out}{err}",
+        done.status
+    );
     Ok(done.stdout)
 }
 

@@ -49,13 +49,18 @@ impl Client {
     /// The store has no CA.
     pub fn new(store: &Path, port: u16) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(store.join("ca.pem")).map_err(|e| anyhow!("{e:?}"))?)?;
+        roots.add(
+            CertificateDer::from_pem_file(store.join("ca.pem")).map_err(|e| anyhow!("{e:?}"))?,
+        )?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { port, config: Arc::new(config) })
+        Ok(Self {
+            port,
+            config: Arc::new(config),
+        })
     }
 
     /// Opens a session.
@@ -66,7 +71,10 @@ impl Client {
         let request = json!({ "version": "0.4.0", "tee": "tpm", "extra-params": "" });
         let answer = self.request("POST", "/kbs/v0/auth", None, Some(&request))?;
         match (answer.status, answer.cookie, answer.body["nonce"].as_str()) {
-            (200, Some(cookie), Some(nonce)) => Ok(Challenge { cookie, nonce: nonce.into() }),
+            (200, Some(cookie), Some(nonce)) => Ok(Challenge {
+                cookie,
+                nonce: nonce.into(),
+            }),
             (status, ..) => bail!("got status {status} to auth: {}", answer.body),
         }
     }
@@ -95,7 +103,12 @@ impl Client {
     /// # Errors
     /// No answer.
     pub fn resource(&self, cookie: &str, path: &str) -> Result<Answer> {
-        self.request("GET", &format!("/kbs/v0/resource/{path}"), Some(cookie), None)
+        self.request(
+            "GET",
+            &format!("/kbs/v0/resource/{path}"),
+            Some(cookie),
+            None,
+        )
     }
 
     /// One request on a connection of its own.
@@ -115,7 +128,9 @@ impl Client {
         let tls = ClientConnection::new(Arc::clone(&self.config), name)?;
         let mut stream = StreamOwned::new(tls, tcp);
         let body = body.map(Value::to_string).unwrap_or_default();
-        let cookie = cookie.map(|c| format!("Cookie: {c}\r\n")).unwrap_or_default();
+        let cookie = cookie
+            .map(|c| format!("Cookie: {c}\r\n"))
+            .unwrap_or_default();
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{cookie}\
@@ -132,13 +147,21 @@ impl Client {
 fn parse(text: &str) -> Result<Answer> {
     let (head, body) = text.split_once("\r\n\r\n").context("got no HTTP answer")?;
     let mut lines = head.lines();
-    let status = lines.next().and_then(|l| l.split(' ').nth(1)).context("got no status")?.parse()?;
+    let status = lines
+        .next()
+        .and_then(|l| l.split(' ').nth(1))
+        .context("got no status")?
+        .parse()?;
     let cookie = lines
         .filter_map(|line| line.split_once(": "))
         .find(|(name, _)| name.eq_ignore_ascii_case("set-cookie"))
         .and_then(|(_, value)| value.split(';').next())
         .map(str::to_owned);
-    Ok(Answer { status, cookie, body: serde_json::from_str(body).unwrap_or_default() })
+    Ok(Answer {
+        status,
+        cookie,
+        body: serde_json::from_str(body).unwrap_or_default(),
+    })
 }
 
 /// A fresh key as a guest makes one.
@@ -156,7 +179,10 @@ fn public_key(secret: &SecretKey) -> TeePublicKey {
         let bytes: &[u8] = point.as_bytes();
         bytes[range].try_into().unwrap_or([0; 32])
     };
-    TeePublicKey { x: half(1..33), y: half(33..65) }
+    TeePublicKey {
+        x: half(1..33),
+        y: half(33..65),
+    }
 }
 
 /// What a TPM has to sign for this session and key.

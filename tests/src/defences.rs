@@ -54,14 +54,22 @@ pub fn load(attacks: &[Attack]) -> Result<BTreeMap<String, Row>> {
         defence: BTreeMap<String, Row>,
     }
     let path = workspace().join("tests/defences.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let Table { defence } = toml::from_str(&text).context("cannot read tests/defences.toml")?;
     for (name, row) in &defence {
-        ensure!(attacks.iter().any(|a| a.name == name), "row {name} has no attack in the tests");
+        ensure!(
+            attacks.iter().any(|a| a.name == name),
+            "row {name} has no attack in the tests"
+        );
         mutation::check(&row.mutation).with_context(|| format!("row {name}"))?;
     }
     for attack in attacks {
-        ensure!(defence.contains_key(attack.name), "attack {} has no row in the table", attack.name);
+        ensure!(
+            defence.contains_key(attack.name),
+            "attack {} has no row in the table",
+            attack.name
+        );
     }
     Ok(defence)
 }
@@ -73,7 +81,11 @@ pub fn load(attacks: &[Attack]) -> Result<BTreeMap<String, Row>> {
 pub fn holds(attack: &Attack, row: &Row) -> Result<()> {
     match (attack.attempt)(&artifacts()?.product)? {
         Verdict::Stopped(code) if code == row.code => Ok(()),
-        other => bail!("{}: got {other:?}, expected to be stopped with {}", attack.name, row.code),
+        other => bail!(
+            "{}: got {other:?}, expected to be stopped with {}",
+            attack.name,
+            row.code
+        ),
     }
 }
 
@@ -86,7 +98,10 @@ pub fn matters(attack: &Attack, row: &Row) -> Result<()> {
     match (attack.attempt)(&mutant)? {
         Verdict::Succeeded(_) => Ok(()),
         other @ Verdict::Stopped(_) => {
-            bail!("{} without its defence: got {other:?}, expected success", attack.name)
+            bail!(
+                "{} without its defence: got {other:?}, expected success",
+                attack.name
+            )
         }
     }
 }

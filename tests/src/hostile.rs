@@ -84,12 +84,20 @@ impl Hostile {
                 std::thread::spawn(move || server.serve(stream).ok());
             }
         });
-        Ok(Self { port, ca, received, handshakes })
+        Ok(Self {
+            port,
+            ca,
+            received,
+            handshakes,
+        })
     }
 
     /// Every decrypted byte a guest sent.
     pub fn received(&self) -> Vec<u8> {
-        self.received.lock().map(|bytes| bytes.clone()).unwrap_or_default()
+        self.received
+            .lock()
+            .map(|bytes| bytes.clone())
+            .unwrap_or_default()
     }
 
     /// Connections on which a guest finished the TLS handshake.
@@ -194,18 +202,32 @@ impl Server {
 
 /// An HTTP answer with a JSON body.
 pub fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 fn certificates(identity: Identity) -> Result<(String, Arc<ServerConfig>)> {
     let ca = authority()?;
     let other = authority()?;
-    let issuer = if identity == Identity::OtherCa { &other } else { &ca };
-    let name = if identity == Identity::OtherName { "10.9.9.9" } else { "10.0.2.2" };
+    let issuer = if identity == Identity::OtherCa {
+        &other
+    } else {
+        &ca
+    };
+    let name = if identity == Identity::OtherName {
+        "10.9.9.9"
+    } else {
+        "10.0.2.2"
+    };
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
     match identity {
         Identity::ExpiredAt(end) => params.not_after = OffsetDateTime::from_unix_timestamp(end)?,
-        Identity::ValidFrom(start) => params.not_before = OffsetDateTime::from_unix_timestamp(start)?,
+        Identity::ValidFrom(start) => {
+            params.not_before = OffsetDateTime::from_unix_timestamp(start)?
+        }
         Identity::Good | Identity::OtherCa | Identity::OtherName => {
             params.not_before = OffsetDateTime::now_utc() - Span::days(1);
             params.not_after = OffsetDateTime::now_utc() + Span::days(365);
@@ -226,7 +248,9 @@ fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.distinguished_name.push(DnType::CommonName, "Test CA");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Test CA");
     params.not_before = OffsetDateTime::from_unix_timestamp(946_684_800)?;
     params.not_after = OffsetDateTime::from_unix_timestamp(4_102_444_800)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;

@@ -66,8 +66,18 @@ impl Part {
 static COPY: Mutex<()> = Mutex::new(());
 
 /// What is copied: the workspace's sources, and nothing that was built.
-const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "init",
-    "measured-boot", "image-build", "key-broker", "demo", "tests", "scripts"];
+const SOURCES: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    "init",
+    "measured-boot",
+    "image-build",
+    "key-broker",
+    "demo",
+    "tests",
+    "scripts",
+];
 
 /// Builds the product with one defence missing.
 ///
@@ -75,13 +85,16 @@ const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "i
 /// The text is not there exactly once, or the mutant does not build.
 pub fn build(name: &str, mutation: &Mutation) -> Result<Parts> {
     let mutation_edits = edits(mutation);
-    let _lock = COPY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _lock = COPY
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let copy = work_folder().join("mutant");
     sync(&workspace(), &copy)?;
     let mut originals = Vec::new();
     for edit in &mutation_edits {
         let path = copy.join(&edit.file);
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, replace_once(&text, edit)?)?;
         originals.push((path, text));
     }
@@ -99,15 +112,24 @@ pub fn build(name: &str, mutation: &Mutation) -> Result<Parts> {
 pub fn check(mutation: &Mutation) -> Result<()> {
     for edit in edits(mutation) {
         let path = workspace().join(&edit.file);
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         replace_once(&text, &edit)?;
     }
     Ok(())
 }
 
 fn edits(mutation: &Mutation) -> Vec<Edit> {
-    let Mutation { file, old, new, also, .. } = mutation.clone();
-    std::iter::once(Edit { file, old, new }).chain(also).collect()
+    let Mutation {
+        file,
+        old,
+        new,
+        also,
+        ..
+    } = mutation.clone();
+    std::iter::once(Edit { file, old, new })
+        .chain(also)
+        .collect()
 }
 
 fn replace_once(text: &str, edit: &Edit) -> Result<String> {
@@ -174,10 +196,17 @@ fn sync_entry(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(to)?.flatten() {
         let path = entry.path();
         if !from.join(entry.file_name()).exists() {
-            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            if path.is_dir() {
+                fs::remove_dir_all(path)?
+            } else {
+                fs::remove_file(path)?
+            }
         }
     }
-    for entry in fs::read_dir(from)?.flatten().filter(|entry| entry.file_name() != "target") {
+    for entry in fs::read_dir(from)?
+        .flatten()
+        .filter(|entry| entry.file_name() != "target")
+    {
         sync_entry(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())

@@ -24,7 +24,11 @@ pub fn base_entries() -> Vec<Entry> {
     vec![
         Entry::Directory("bin", 0o755),
         Entry::Directory("etc", 0o755),
-        Entry::File("etc/passwd", 0o644, b"root:x:0:0::/:/\nprobe:x:1000:1000::/:/\n".to_vec()),
+        Entry::File(
+            "etc/passwd",
+            0o644,
+            b"root:x:0:0::/:/\nprobe:x:1000:1000::/:/\n".to_vec(),
+        ),
         Entry::File("etc/group", 0o644, b"root:x:0:\nprobe:x:1000:\n".to_vec()),
         Entry::Directory("tmp", 0o1777),
     ]
@@ -64,7 +68,10 @@ pub fn write_layout(folder: &Path, entries: &[Entry], user: &str, argv: &[&str])
     let manifest_descriptor = put(&serde_json::to_vec(&manifest)?, "manifest.v1+json")?;
     let index = json!({ "schemaVersion": 2, "manifests": [manifest_descriptor] });
     fs::write(folder.join("index.json"), serde_json::to_vec(&index)?)?;
-    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::write(
+        folder.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     Ok(())
 }
 

@@ -86,11 +86,22 @@ impl Site {
     /// # Errors
     /// A command failed.
     pub fn open(parts: &Parts) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("anchorhold-site-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("anchorhold-site-")
+            .tempdir()?;
         let store = folder.path().join("store");
-        broker_command(parts, &["init"], &store, &["--name", "10.0.2.2", "--name", "localhost"])?;
+        broker_command(
+            parts,
+            &["init"],
+            &store,
+            &["--name", "10.0.2.2", "--name", "localhost"],
+        )?;
         let broker = Broker::serve(parts, &store)?;
-        let site = Self { folder, parts: parts.clone(), broker };
+        let site = Self {
+            folder,
+            parts: parts.clone(),
+            broker,
+        };
         site.enroll_tpm(&site.tpm())?;
         Ok(site)
     }
@@ -142,7 +153,9 @@ impl Site {
         if !state.exists() {
             fs::create_dir(state)?;
             let mut setup = Command::new("swtpm_setup");
-            run(setup.args(["--tpm2", "--pcr-banks", "sha256", "--tpmstate"]).arg(state))?;
+            run(setup
+                .args(["--tpm2", "--pcr-banks", "sha256", "--tpmstate"])
+                .arg(state))?;
         }
         self.admin(&["enroll-tpm"], &["--swtpm-state", path(state)])
     }
@@ -156,7 +169,9 @@ impl Site {
     pub fn boot_key(&self) -> Result<PathBuf> {
         let file = self.path().join("boot.key");
         if !file.exists() {
-            run(Command::new(&self.parts.image_build).args(["key", "new"]).arg(&file))?;
+            run(Command::new(&self.parts.image_build)
+                .args(["key", "new"])
+                .arg(&file))?;
         }
         Ok(file)
     }
@@ -180,13 +195,28 @@ impl Site {
     /// Puts a file into the broker, for images of this name on a TPM.
     pub fn put(&self, resource: &str, file: &Path, image: &str) -> Result<()> {
         let uri = format!("kbs:///{resource}");
-        self.admin(&["put"], &[&uri, "--file", path(file), "--image", image, "--tee", "tpm", "--replace"])
+        self.admin(
+            &["put"],
+            &[
+                &uri,
+                "--file",
+                path(file),
+                "--image",
+                image,
+                "--tee",
+                "tpm",
+                "--replace",
+            ],
+        )
     }
 
     /// Builds an image around `init`.
     pub fn build(&self, spec: &Spec, init: &Path) -> Result<PathBuf> {
         let artifacts = artifacts()?;
-        let work = tempfile::Builder::new().prefix("image-").tempdir_in(self.path())?.keep();
+        let work = tempfile::Builder::new()
+            .prefix("image-")
+            .tempdir_in(self.path())?
+            .keep();
         let mut entries = oci::base_entries();
         entries.push(Entry::File("bin/probe", 0o755, fs::read(&artifacts.probe)?));
         entries.extend(spec.entries.iter().cloned());
@@ -199,7 +229,11 @@ impl Site {
         let mut command = Command::new(&self.parts.image_build);
         command.arg("build").arg("--oci").arg(work.join("oci"));
         command.arg("--config").arg(work.join("config.toml"));
-        command.arg("--kernel").arg(&artifacts.kernel).arg("--init").arg(init);
+        command
+            .arg("--kernel")
+            .arg(&artifacts.kernel)
+            .arg("--init")
+            .arg(init);
         if !spec.private.is_empty() {
             command.arg("--boot-key").arg(self.boot_key()?);
         }
@@ -276,7 +310,10 @@ pub fn stop_code(report: &Report) -> Result<String> {
     match &report.outcome {
         Outcome::Fatal { code, .. } => Ok(code.clone()),
         Outcome::Panic { .. } => Ok("panic".into()),
-        other => bail!("got {other:?}, expected a stop; console:\n{}", report.lines().join("\n")),
+        other => bail!(
+            "got {other:?}, expected a stop; console:\n{}",
+            report.lines().join("\n")
+        ),
     }
 }
 
@@ -286,7 +323,10 @@ pub fn path(path: &Path) -> &str {
 }
 
 fn broker_command(parts: &Parts, command: &[&str], store: &Path, rest: &[&str]) -> Result<()> {
-    run(Command::new(&parts.key_broker).args(command).arg(store).args(rest))?;
+    run(Command::new(&parts.key_broker)
+        .args(command)
+        .arg(store)
+        .args(rest))?;
     Ok(())
 }
 

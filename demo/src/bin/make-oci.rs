@@ -15,7 +15,15 @@ use tar::{EntryType, Header};
 
 /// Folders on which init mounts, or that a program expects.
 const FOLDERS: &[&str] = &[
-    "bin/", "dev/", "etc/", "private/", "proc/", "run/", "run/secrets/", "sys/", "tmp/",
+    "bin/",
+    "dev/",
+    "etc/",
+    "private/",
+    "proc/",
+    "run/",
+    "run/secrets/",
+    "sys/",
+    "tmp/",
 ];
 /// The container runs as `demo`, which the builder resolves to its number.
 const PASSWD: &[u8] = b"root:x:0:0::/:/nonexistent\ndemo:x:10001:10001::/:/nonexistent\n";
@@ -26,7 +34,8 @@ fn main() -> Result<()> {
     let [program, folder] = arguments.as_slice() else {
         bail!("usage: make-oci PROGRAM DIR");
     };
-    let program = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let program =
+        fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let folder = Path::new(folder);
     write(&program, folder).with_context(|| format!("cannot write {}", folder.display()))
 }
@@ -56,21 +65,32 @@ fn write(program: &[u8], folder: &Path) -> Result<()> {
         )
         .history(Vec::new())
         .build()?;
-    let config = blob(folder, MediaType::ImageConfig, config.to_string()?.as_bytes())?;
+    let config = blob(
+        folder,
+        MediaType::ImageConfig,
+        config.to_string()?.as_bytes(),
+    )?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
         .config(config)
         .layers(vec![layer])
         .build()?;
-    let manifest = blob(folder, MediaType::ImageManifest, manifest.to_string()?.as_bytes())?;
+    let manifest = blob(
+        folder,
+        MediaType::ImageManifest,
+        manifest.to_string()?.as_bytes(),
+    )?;
     let index = ImageIndexBuilder::default()
         .schema_version(SCHEMA_VERSION)
         .media_type(MediaType::ImageIndex)
         .manifests(vec![manifest])
         .build()?;
     fs::write(folder.join("index.json"), index.to_string()?)?;
-    fs::write(folder.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::write(
+        folder.join("oci-layout"),
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     Ok(())
 }
 

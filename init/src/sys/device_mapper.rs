@@ -51,7 +51,15 @@ pub fn run(control: impl AsFd, command: Command, request: &mut [u8]) -> io::Resu
     // takes a `struct dm_ioctl`; the kernel reads and writes `data_size` bytes
     // there (`copy_params` and `copy_to_user` in drivers/md/dm-ioctl.c), which
     // was just set to the length of the exclusively borrowed slice.
-    unsafe { ioctl(control, Request { command, buffer: request }) }
+    unsafe {
+        ioctl(
+            control,
+            Request {
+                command,
+                buffer: request,
+            },
+        )
+    }
 }
 
 struct Request<'a> {

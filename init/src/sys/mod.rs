@@ -15,4 +15,3 @@ pub fn borrow_forever(raw: RawFd) -> BorrowedFd<'static> {
     // negative number, which would be no descriptor, is not passed here.
     unsafe { BorrowedFd::borrow_raw(raw) }
 }
-

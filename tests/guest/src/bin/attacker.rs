@@ -44,11 +44,17 @@ enum Task {
 fn main() -> ! {
     // Read before the early mounts hide the initrd.
     let instructions = std::fs::read("/instructions");
-    match instructions.map_err(|e| format!("{e}")).and_then(|text| run(&text)) {
+    match instructions
+        .map_err(|e| format!("{e}"))
+        .and_then(|text| run(&text))
+    {
         Ok(()) => console::line("attacker: finished"),
         Err(cause) => console::line(format_args!("attacker: failed: {cause}")),
     }
-    halt::power_off(&Outcome { end: End::Exited(0), out_of_memory: false })
+    halt::power_off(&Outcome {
+        end: End::Exited(0),
+        out_of_memory: false,
+    })
 }
 
 fn run(instructions: &[u8]) -> Result<(), String> {
@@ -56,8 +62,12 @@ fn run(instructions: &[u8]) -> Result<(), String> {
     mounts::mount_early().map_err(text)?;
     let Instructions { manifest, task } =
         serde_json::from_slice(instructions).map_err(|e| format!("{e}"))?;
-    let interface =
-        manifest.network.as_ref().map(network::bring_up).transpose().map_err(text)?;
+    let interface = manifest
+        .network
+        .as_ref()
+        .map(network::bring_up)
+        .transpose()
+        .map_err(text)?;
     match task {
         Task::Keys => ask(&manifest, interface.as_ref()).map(drop),
         Task::Twice => {
@@ -84,10 +94,16 @@ fn ask(
         console::line(format_args!("attacker: refused: {error}"));
         format!("{error}")
     })?;
-    console::line(format_args!("attacker: released boot key: {}", released.boot_key.is_some()));
+    console::line(format_args!(
+        "attacker: released boot key: {}",
+        released.boot_key.is_some()
+    ));
     for secret in &released.secrets {
         let digest = base16::encode(&Sha256::digest(secret.value.expose()));
-        console::line(format_args!("attacker: released {} {digest}", secret.secret.resource));
+        console::line(format_args!(
+            "attacker: released {} {digest}",
+            secret.secret.resource
+        ));
     }
     Ok(released.tee)
 }
@@ -106,7 +122,8 @@ fn relay(port: u16) -> Result<(), String> {
         }
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(|e| fail("size", &e))?;
         let mut command = vec![0; length.min(4096)];
-        host.read_exact(&mut command).map_err(|e| fail("read a command", &e))?;
+        host.read_exact(&mut command)
+            .map_err(|e| fail("read a command", &e))?;
         let response = measured_boot::tpm::Transport::transact(&mut tpm, &command)
             .map_err(|e| fail("run a command", &e))?;
         let length = u32::try_from(response.len()).unwrap_or_else(|_| process::abort());

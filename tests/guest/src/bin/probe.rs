@@ -4,7 +4,10 @@
     clippy::exit,
     reason = "a container program ends with the status that the test asks for"
 )]
-#![allow(unsafe_code, reason = "some attempts are system calls without a safe wrapper")]
+#![allow(
+    unsafe_code,
+    reason = "some attempts are system calls without a safe wrapper"
+)]
 
 use std::ffi::CString;
 use std::fs;
@@ -83,8 +86,15 @@ fn identity() {
             println!("{name}: {line}");
         }
     }
-    for (name, path) in [("fd", "/proc/self/fd"), ("dev", "/dev"), ("root", "/"), ("proc", "/proc")] {
-        let Ok(entries) = fs::read_dir(path) else { continue };
+    for (name, path) in [
+        ("fd", "/proc/self/fd"),
+        ("dev", "/dev"),
+        ("root", "/"),
+        ("proc", "/proc"),
+    ] {
+        let Ok(entries) = fs::read_dir(path) else {
+            continue;
+        };
         let mut names: Vec<String> = entries
             .flatten()
             .filter(|entry| {
@@ -98,7 +108,10 @@ fn identity() {
         println!("{name}: {}", names.join(" "));
     }
     println!("pid: {}", std::process::id());
-    println!("cwd: {}", std::env::current_dir().unwrap_or_default().display());
+    println!(
+        "cwd: {}",
+        std::env::current_dir().unwrap_or_default().display()
+    );
     println!("hostname: {}", nix_hostname());
     for (name, value) in std::env::vars() {
         println!("env: {name}={value}");
@@ -106,7 +119,10 @@ fn identity() {
 }
 
 fn nix_hostname() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Everything a container must not be able to do.
@@ -117,39 +133,100 @@ fn attempts() {
     report("mount proc", mount("proc", "/tmp", "proc"));
     report("mknod disk", mknod("/tmp/disk", 254, 0));
     report("mknod in dev", mknod("/dev/disk", 254, 0));
-    for node in ["tpm0", "tpmrm0", "vda", "vdb", "dm-0", "dm-1", "mapper/control", "console",
-        "ttyS0", "kmsg", "mem", "port", "input/event0", "hwrng"]
-    {
-        report(&format!("open /dev/{node}"), fs::File::open(format!("/dev/{node}")));
+    for node in [
+        "tpm0",
+        "tpmrm0",
+        "vda",
+        "vdb",
+        "dm-0",
+        "dm-1",
+        "mapper/control",
+        "console",
+        "ttyS0",
+        "kmsg",
+        "mem",
+        "port",
+        "input/event0",
+        "hwrng",
+    ] {
+        report(
+            &format!("open /dev/{node}"),
+            fs::File::open(format!("/dev/{node}")),
+        );
     }
-    for path in ["/proc/kcore", "/proc/kmsg", "/proc/sysrq-trigger", "/proc/1/root/", "/proc/1/mem",
-        "/proc/1/environ", "/proc/keys", "/sys/kernel", "/proc/config.gz", "/proc/timer_list"]
-    {
+    for path in [
+        "/proc/kcore",
+        "/proc/kmsg",
+        "/proc/sysrq-trigger",
+        "/proc/1/root/",
+        "/proc/1/mem",
+        "/proc/1/environ",
+        "/proc/keys",
+        "/sys/kernel",
+        "/proc/config.gz",
+        "/proc/timer_list",
+    ] {
         report(&format!("read {path}"), read_some(path));
     }
-    report("write /proc/sys", fs::write("/proc/sys/kernel/hostname", b"evil"));
-    report("write core_pattern", fs::write("/proc/sys/kernel/core_pattern", b"|/bin/probe"));
+    report(
+        "write /proc/sys",
+        fs::write("/proc/sys/kernel/hostname", b"evil"),
+    );
+    report(
+        "write core_pattern",
+        fs::write("/proc/sys/kernel/core_pattern", b"|/bin/probe"),
+    );
     report("chroot", nix::unistd::chroot("/tmp").map_err(Into::into));
-    report("setuid 0", nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).map_err(Into::into));
-    report("sethostname", nix_call(libc::SYS_sethostname, [c"evil".as_ptr() as i64, 4, 0, 0]));
-    report("unshare user", nix_call(libc::SYS_unshare, [0x1000_0000, 0, 0, 0]));
-    report("unshare mount", nix_call(libc::SYS_unshare, [0x0002_0000, 0, 0, 0]));
+    report(
+        "setuid 0",
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).map_err(Into::into),
+    );
+    report(
+        "sethostname",
+        nix_call(libc::SYS_sethostname, [c"evil".as_ptr() as i64, 4, 0, 0]),
+    );
+    report(
+        "unshare user",
+        nix_call(libc::SYS_unshare, [0x1000_0000, 0, 0, 0]),
+    );
+    report(
+        "unshare mount",
+        nix_call(libc::SYS_unshare, [0x0002_0000, 0, 0, 0]),
+    );
     report("ptrace", nix_call(libc::SYS_ptrace, [16, 1, 0, 0]));
-    report("personality", nix_call(libc::SYS_personality, [0x0004_0000, 0, 0, 0]));
+    report(
+        "personality",
+        nix_call(libc::SYS_personality, [0x0004_0000, 0, 0, 0]),
+    );
     report("bpf", nix_call(libc::SYS_bpf, [0, 0, 0, 0]));
     report("io_uring", nix_call(libc::SYS_io_uring_setup, [1, 0, 0, 0]));
     report("keyctl", nix_call(libc::SYS_keyctl, [0, -3, 0, 0]));
     report("kexec", nix_call(libc::SYS_kexec_load, [0, 0, 0, 0]));
-    report("reboot", nix_call(libc::SYS_reboot, [0xfee1_dead, 672_274_793, 0x4321_fedc, 0]));
+    report(
+        "reboot",
+        nix_call(libc::SYS_reboot, [0xfee1_dead, 672_274_793, 0x4321_fedc, 0]),
+    );
     report("perf", nix_call(libc::SYS_perf_event_open, [0, 0, -1, -1]));
     report("userfaultfd", nix_call(libc::SYS_userfaultfd, [0, 0, 0, 0]));
     report("init_module", nix_call(libc::SYS_init_module, [0, 0, 0, 0]));
-    report("swapon", nix_call(libc::SYS_swapon, [c"/tmp".as_ptr() as i64, 0, 0, 0]));
-    report("settime", nix_call(libc::SYS_clock_settime, [0, [0_i64, 0].as_ptr() as i64, 0, 0]));
+    report(
+        "swapon",
+        nix_call(libc::SYS_swapon, [c"/tmp".as_ptr() as i64, 0, 0, 0]),
+    );
+    report(
+        "settime",
+        nix_call(
+            libc::SYS_clock_settime,
+            [0, [0_i64, 0].as_ptr() as i64, 0, 0],
+        ),
+    );
     report("socket packet", nix_call(libc::SYS_socket, [17, 3, 0, 0]));
     report("socket vsock", nix_call(libc::SYS_socket, [40, 1, 0, 0]));
     report("socket alg", nix_call(libc::SYS_socket, [38, 5, 0, 0]));
-    report("kill init", nix::sys::signal::kill(Pid::from_raw(1), Signal::SIGKILL).map_err(Into::into));
+    report(
+        "kill init",
+        nix::sys::signal::kill(Pid::from_raw(1), Signal::SIGKILL).map_err(Into::into),
+    );
     println!("probe: survived");
 }
 
@@ -164,13 +241,21 @@ fn mknod(path: &str, major: u64, minor: u64) -> std::io::Result<fs::File> {
     let mode = Mode::from_bits_truncate(0o600);
     nix::sys::stat::mknod(path, SFlag::S_IFBLK, mode, device)?;
     let file = fs::File::open(path)?;
-    if file.metadata()?.file_type().is_block_device() { Ok(file) } else { Err(Errno::ENODEV.into()) }
+    if file.metadata()?.file_type().is_block_device() {
+        Ok(file)
+    } else {
+        Err(Errno::ENODEV.into())
+    }
 }
 
 fn read_some(path: &str) -> std::io::Result<()> {
     if fs::metadata(path)?.is_dir() {
         let count = fs::read_dir(path)?.count();
-        return if count == 0 { Err(Errno::ENOENT.into()) } else { Ok(()) };
+        return if count == 0 {
+            Err(Errno::ENOENT.into())
+        } else {
+            Ok(())
+        };
     }
     let mut byte = [0];
     match fs::File::open(path)?.read(&mut byte)? {
@@ -183,7 +268,11 @@ fn nix_call(number: i64, arguments: [i64; 4]) -> std::io::Result<()> {
     let [a, b, c, d] = arguments;
     // SAFETY: every call made here either fails or takes pointers to constants.
     let result = unsafe { libc::syscall(number, a, b, c, d, 0, 0) };
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn digest(path: &str) {
@@ -196,7 +285,10 @@ fn digest(path: &str) {
 }
 
 fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Says length, owner and mode of secret files and which secret variables are
@@ -232,7 +324,9 @@ fn take_memory() {
 /// Leaves 50 orphans behind and waits until none is left unreaped.
 fn orphans() {
     for _ in 0..50 {
-        let status = Command::new("/bin/probe").args(["say", "--orphan"]).status();
+        let status = Command::new("/bin/probe")
+            .args(["say", "--orphan"])
+            .status();
         if let Err(error) = status {
             println!("probe: spawn failed {error}");
         }
@@ -270,7 +364,11 @@ extern "C" fn note(_: i32) {
 }
 
 fn wait_for_signal(ignore: bool) {
-    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::Handler(note) };
+    let handler = if ignore {
+        SigHandler::SigIgn
+    } else {
+        SigHandler::Handler(note)
+    };
     // SAFETY: the handler only stores to an atomic.
     if let Err(error) = unsafe { signal(Signal::SIGTERM, handler) } {
         println!("probe: cannot handle SIGTERM: {error}");
@@ -288,21 +386,39 @@ fn wait_for_signal(ignore: bool) {
 
 /// Writes bytes as they are; `\xNN` and `\n` in the argument stand for bytes.
 fn say(line: &str) {
-    let text = line.replace("\\n", "\n").replace("\\r", "\r").replace("\\x1b", "\u{1b}");
+    let text = line
+        .replace("\\n", "\n")
+        .replace("\\r", "\r")
+        .replace("\\x1b", "\u{1b}");
     let mut out = std::io::stdout();
-    drop(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")));
+    drop(
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.write_all(b"\n")),
+    );
 }
 
 /// Every listening or bound socket in this network namespace, and the outcome
 /// of the name lookup file.
 fn network() {
-    for table in ["tcp", "tcp6", "udp", "udp6", "raw", "packet", "unix", "netlink"] {
-        for line in fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default().lines().skip(1) {
+    for table in [
+        "tcp", "tcp6", "udp", "udp6", "raw", "packet", "unix", "netlink",
+    ] {
+        for line in fs::read_to_string(format!("/proc/net/{table}"))
+            .unwrap_or_default()
+            .lines()
+            .skip(1)
+        {
             println!("socket: {table} {line}");
         }
     }
-    for line in fs::read_to_string("/proc/net/route").unwrap_or_default().lines() {
+    for line in fs::read_to_string("/proc/net/route")
+        .unwrap_or_default()
+        .lines()
+    {
         println!("route: {line}");
     }
-    println!("probe: sockets listed {}", CString::default().as_bytes().len());
+    println!(
+        "probe: sockets listed {}",
+        CString::default().as_bytes().len()
+    );
 }
