@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
     reason = "test code: a failure here is a failed test"
 )]
 

@@ -71,9 +71,9 @@ unsafe fn relocate(base: *const u8, dynamic: *const Dynamic) {
 
     let words = base.wrapping_add(table).cast::<usize>();
     let mut next = base.cast_mut().cast::<usize>();
-    for index in 0..size / size_of::<usize>() {
+    for index in 0..size.wrapping_div(8) {
         // SAFETY: DT_RELR and DT_RELRSZ describe the linker's table.
-        let word = unsafe { words.add(index).read() };
+        let word = unsafe { words.wrapping_add(index).read() };
         if word & 1 == 0 {
             next = base.wrapping_add(word).cast_mut().cast();
             // SAFETY: the linker says this is an aligned, writable pointer.
@@ -83,10 +83,10 @@ unsafe fn relocate(base: *const u8, dynamic: *const Dynamic) {
             for bit in 1..usize::BITS {
                 if word >> bit & 1 == 1 {
                     // SAFETY: as above.
-                    unsafe { add(next.wrapping_add(bit as usize - 1), base) };
+                    unsafe { add(next.wrapping_add(bit as usize).wrapping_sub(1), base) };
                 }
             }
-            next = next.wrapping_add(usize::BITS as usize - 1);
+            next = next.wrapping_add(usize::BITS as usize).wrapping_sub(1);
         }
     }
 }
@@ -110,9 +110,9 @@ unsafe fn protect_relocated(base: *const u8) {
     const PHDR_SIZE: usize = 56;
     const PT_GNU_RELRO: u32 = 0x6474_e552;
     // SAFETY: the ELF header is mapped at `base` and these fields are aligned.
-    let offset = unsafe { base.add(E_PHOFF).cast::<usize>().read() };
+    let offset = unsafe { base.wrapping_add(E_PHOFF).cast::<usize>().read() };
     // SAFETY: as above.
-    let count = unsafe { base.add(E_PHNUM).cast::<u16>().read() };
+    let count = unsafe { base.wrapping_add(E_PHNUM).cast::<u16>().read() };
     for index in 0..usize::from(count) {
         let header = base
             .wrapping_add(offset)
@@ -121,9 +121,9 @@ unsafe fn protect_relocated(base: *const u8) {
         let kind = unsafe { header.cast::<u32>().read() };
         if kind == PT_GNU_RELRO {
             // SAFETY: p_vaddr of this program header.
-            let address = unsafe { header.add(16).cast::<usize>().read() };
+            let address = unsafe { header.wrapping_add(16).cast::<usize>().read() };
             // SAFETY: p_memsz of this program header.
-            let size = unsafe { header.add(40).cast::<usize>().read() };
+            let size = unsafe { header.wrapping_add(40).cast::<usize>().read() };
             let start = base.wrapping_add(address).cast_mut();
             // SAFETY: the linker padded this range to whole pages that hold
             // nothing written after relocation.

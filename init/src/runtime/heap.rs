@@ -96,7 +96,9 @@ unsafe impl GlobalAlloc for Heap {
                 ptr::null_mut()
             };
         };
-        let list = &self.free[class];
+        let Some(list) = self.free.get(class) else {
+            return ptr::null_mut();
+        };
         match list.get() {
             None => self.cut(SMALLEST << class),
             Some(block) => {
@@ -118,7 +120,9 @@ unsafe impl GlobalAlloc for Heap {
         let Some(free) = NonNull::new(block.cast::<Free>()) else {
             return;
         };
-        let list = &self.free[class];
+        let Some(list) = self.free.get(class) else {
+            return;
+        };
         // SAFETY: the block is large and aligned enough for a link.
         unsafe { free.write(Free { next: list.get() }) };
         list.set(Some(free));

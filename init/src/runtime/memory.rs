@@ -69,9 +69,9 @@ pub(super) unsafe fn fill(to: *mut u8, byte: u8, count: usize) {
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     for index in 0..count {
         // SAFETY: the caller owns `count` bytes at `left`.
-        let a = unsafe { left.add(index).read_volatile() };
+        let a = unsafe { left.wrapping_add(index).read_volatile() };
         // SAFETY: and at `right`.
-        let b = unsafe { right.add(index).read_volatile() };
+        let b = unsafe { right.wrapping_add(index).read_volatile() };
         if a != b {
             return i32::from(a).wrapping_sub(i32::from(b));
         }
@@ -89,7 +89,7 @@ unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, count: usize) -> i3
 unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut length: usize = 0;
     // SAFETY: the caller's string ends with a zero byte, and so far none was.
-    while unsafe { text.add(length).read_volatile() } != 0 {
+    while unsafe { text.wrapping_add(length).read_volatile() } != 0 {
         length = length.wrapping_add(1);
     }
     length
