@@ -64,8 +64,9 @@ fn death_by_signal() -> Result<()> {
         let signal = number.parse()?;
         ensure!(
             report.outcome == Outcome::Signaled { signal, oom: false },
-            "{:?}",
-            report.outcome
+            "signal {number}: got {:?}; console:\n{}",
+            report.outcome,
+            report.lines().join("\n")
         );
         ensure!(
             report.outcome.exit_status() == status,

@@ -66,8 +66,11 @@ fn report<T>(what: &str, result: std::io::Result<T>) {
 }
 
 fn die_by(number: i32) {
-    if let Ok(signal) = Signal::try_from(number) {
-        report("raise", nix::sys::signal::raise(signal).map_err(Into::into));
+    if let Ok(number) = Signal::try_from(number) {
+        // std handles SIGSEGV itself and returns when no access faulted.
+        // SAFETY: the default action runs no code of this program.
+        unsafe { signal(number, SigHandler::SigDfl) }.ok();
+        report("raise", nix::sys::signal::raise(number).map_err(Into::into));
     }
     std::thread::sleep(Duration::from_secs(2));
     exit(253)
@@ -158,7 +161,8 @@ fn attempts() {
         "/proc/kcore",
         "/proc/kmsg",
         "/proc/sysrq-trigger",
-        "/proc/1/root/",
+        "/proc/1/root",
+        "/proc/1/cwd",
         "/proc/1/mem",
         "/proc/1/environ",
         "/proc/keys",
