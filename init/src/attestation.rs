@@ -13,7 +13,6 @@ use crate::broker;
 use crate::console;
 use crate::container::ReleasedSecret;
 use crate::error::BootError;
-use crate::latch;
 use crate::network::Interface;
 use crate::tpm::Tpm;
 
@@ -124,16 +123,9 @@ fn attest(
 }
 
 impl TeeDevice {
-    /// Ends this boot's right to keys and gives the device up; see [`latch`].
-    ///
-    /// # Errors
-    /// `E_LATCH`, `E_TPM`.
-    pub fn latch(self) -> Result<(), BootError> {
-        match self.0 {
-            // Without a broker no key was to be had, and none is.
-            None => Ok(()),
-            Some(tpm) => latch::close(tpm).map(drop),
-        }
+    /// Gives the device up, for the latch.
+    pub(crate) fn into_tpm(self) -> Option<Tpm> {
+        self.0
     }
 }
 

@@ -11,21 +11,26 @@ use measured_boot::tpm::{self, LATCH_EVENT, LATCH_PCR};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use crate::attestation::TeeDevice;
 use crate::error::BootError;
 use crate::tpm::Tpm;
 
 const STEP: &str = "latch";
 
-/// The latch is closed: the register was read back with its final value.
+/// The right to keys has ended: the register was read back with its final value,
+/// or there was no broker to give any.
 #[derive(Debug)]
 pub struct Latched(());
 
-/// Closes the latch, and with it the TPM.
+/// Closes the latch, and with it the TEE device.
 ///
 /// # Errors
 /// [`Code::Latch`] when the register was not zero before, or does not hold the
 /// predicted value after; [`Code::Tpm`] when the TPM refuses a command.
-pub fn close(mut tpm: Tpm) -> Result<Latched, BootError> {
+pub fn close(device: TeeDevice) -> Result<Latched, BootError> {
+    let Some(mut tpm) = device.into_tpm() else {
+        return Ok(Latched(()));
+    };
     let open = [0; 32];
     expect(&mut tpm, "find the latch open", &open)?;
     let event = Sha256::digest(LATCH_EVENT).into();

@@ -13,8 +13,8 @@ use core::convert::Infallible;
 
 use init::error::BootError;
 use init::{
-    attestation, boot_filesystem, cmdline, container, entropy, halt, mounts, network, rootfs,
-    storage, supervise, workload,
+    attestation, boot_filesystem, cmdline, container, entropy, halt, latch, mounts, network,
+    rootfs, storage, supervise, workload,
 };
 
 fn main() -> ! {
@@ -33,26 +33,16 @@ fn boot() -> Result<Infallible, BootError> {
 
     // Prove it, and get what it is entitled to.
     let tee = attestation::open_tee(&manifest)?;
-    network::bring_up_loopback()?;
-    let interface = manifest
-        .network
-        .as_ref()
-        .map(network::bring_up)
-        .transpose()?;
+    let interface = network::bring_up(manifest.network.as_ref())?;
     let released = attestation::obtain_keys(&manifest, tee, interface.as_ref())?;
     let boot_files = boot_filesystem::open(manifest.boot.as_ref(), released.boot_key)?;
 
     // From here on nobody can get the keys again, and a bad block is the end.
-    released.tee.latch()?;
-    let storage = storage::hand_over(root, boot_files)?;
+    let latched = latch::close(released.tee)?;
+    let storage = storage::hand_over(latched, root, boot_files)?;
 
     // Run the container, and end with it.
-    let root = storage.container_root(&manifest);
-    let files = storage.boot_files();
-    let dns = interface
-        .as_ref()
-        .map_or(&[][..], |interface| interface.dns());
-    let container = container::prepare(&manifest, root, files, released.secrets, dns)?;
+    let container = container::prepare(&manifest, &storage, released.secrets, interface.as_ref())?;
     let running = container::start(container)?;
     let outcome = supervise::run(running, interface)?;
     halt::power_off(&outcome)

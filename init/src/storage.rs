@@ -4,11 +4,12 @@ use measured_boot::manifest::{ContainerRoot, Manifest};
 
 use crate::boot_filesystem::BootFiles;
 use crate::error::BootError;
+use crate::latch::Latched;
 use crate::rootfs::VerifiedRoot;
 use crate::verity::Armed;
 
 /// Every filesystem the container can see is mounted read-only, and a block that
-/// does not match its root hash panics the kernel.
+/// does not match its root hash panics the kernel. The latch closed before that.
 #[derive(Debug)]
 pub struct Storage {
     _rootfs: Armed,
@@ -37,11 +38,15 @@ impl Storage {
 }
 
 /// Exchanges the dm-verity tables, after the last read whose failure init wants
-/// to tell in words of its own.
+/// to tell in words of its own, and not before the right to keys has ended.
 ///
 /// # Errors
 /// `E_ROOTFS_DEVICE`, `E_BOOT_DEVICE`.
-pub fn hand_over(root: VerifiedRoot, boot: Option<BootFiles>) -> Result<Storage, BootError> {
+pub fn hand_over(
+    _: Latched,
+    root: VerifiedRoot,
+    boot: Option<BootFiles>,
+) -> Result<Storage, BootError> {
     Ok(Storage {
         _rootfs: root.arm()?,
         boot: boot.map(BootFiles::arm).transpose()?,

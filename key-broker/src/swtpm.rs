@@ -90,8 +90,9 @@ pub(crate) fn ak_of_state(dir: &Path) -> Result<Vec<u8>> {
     let sockets = tempfile::tempdir().context("cannot create a directory for swtpm's socket")?;
     let data = sockets.path().join("data");
     let mut process = Swtpm::start(&dir, sockets.path())?;
-    process.wait_until_listening(&data)?;
-    let key = ak_of_socket(&data.to_string_lossy())?;
+    let socket = process.connect(&data.to_string_lossy())?;
+    let key = ak(socket)
+        .with_context(|| format!("cannot read the attestation key of {}", dir.display()))?;
     process.stop()?;
     Ok(key)
 }
@@ -114,18 +115,23 @@ impl Swtpm {
         Ok(Self(child))
     }
 
-    fn wait_until_listening(&mut self, socket: &Path) -> Result<()> {
+    /// Connects once swtpm listens. Its socket exists a moment before that, and
+    /// refuses.
+    fn connect(&mut self, socket: &str) -> Result<Socket> {
         let start = Instant::now();
-        while !socket.exists() {
+        loop {
+            let cause = match connect(socket) {
+                Ok(socket) => return Ok(socket),
+                Err(cause) => cause,
+            };
             if let Some(status) = self.0.try_wait().context("cannot wait for swtpm")? {
                 bail!("cannot use swtpm: it ended with {status}; is its state in use?");
             }
             if start.elapsed() > START_TIME {
-                bail!("cannot use swtpm: it does not listen");
+                bail!("cannot use swtpm: it does not listen: {cause}");
             }
             sleep(PAUSE);
         }
-        Ok(())
     }
 
     /// Waits until it ended by itself (`--terminate`, once the connection is

@@ -272,7 +272,7 @@ fn refusal(site: &Site) -> Result<String> {
     let last = log.lines().last().context("the broker logged nothing")?;
     let decision: Value = serde_json::from_str(last)?;
     ensure!(
-        decision["decision"] == "refused",
+        decision["decision"] == "refuse",
         "the latest decision is {decision}"
     );
     Ok(decision["code"].as_str().context("no code")?.to_owned())

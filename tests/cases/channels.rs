@@ -69,6 +69,7 @@ fn nothing_listens() -> Result<()> {
 
     // Ports of the host lead to ports of the guest; with nobody there, QEMU
     // closes at once.
+    let site = Site::open(product()?)?;
     let mut machine = site.machine(&site.enrolled(&site.spec(&["wait"])?)?)?;
     let ports = [22, 80, 443, 1024, 2375, 8080, 10250];
     let forward: Vec<(u16, u16)> = ports

@@ -18,7 +18,6 @@ pub(crate) const ATTACKS: &[Attack] = &[Attack {
 /// What published attacks and a careless operator put there.
 const HOSTILE: &[(&str, &str)] = &[
     ("init", "init=/bin/sh"),
-    ("rdinit", "rdinit=/bin/sh"),
     ("dash-dash", "-- --debug"),
     ("second-console", "console=tty0"),
     (
@@ -56,14 +55,21 @@ fn grammar(parts: &Parts) -> Result<Verdict> {
 }
 
 pub(crate) fn facts() -> Vec<(String, impl FnOnce() -> Result<()> + Send + 'static)> {
-    HOSTILE
+    let stopped_by_init = HOSTILE
         .iter()
-        .map(|(name, parameter)| (format!("cmdline/{name}"), move || refused(parameter)))
+        .map(|(name, parameter)| (*name, *parameter, "E_CMDLINE"));
+    // The kernel finds no such program in the initrd and gives up before init.
+    let stopped_by_kernel = [("rdinit", "rdinit=/bin/sh", "panic")];
+    stopped_by_init
+        .chain(stopped_by_kernel)
+        .map(|(name, parameter, code)| {
+            (format!("cmdline/{name}"), move || refused(parameter, code))
+        })
         .collect()
 }
 
 /// Stopped with its code, and no packet was sent before.
-fn refused(parameter: &str) -> Result<()> {
+fn refused(parameter: &str, code: &str) -> Result<()> {
     let parts = &artifacts()?.product;
     let site = Site::open(parts)?;
     let image = site.enrolled(&site.spec(&["exit", "0"])?)?;
@@ -71,8 +77,8 @@ fn refused(parameter: &str) -> Result<()> {
     machine.cmdline = format!("{} {parameter}", machine.cmdline);
     let pcap = site.path().join("packets.pcap");
     machine.pcap = Some(pcap.clone());
-    let code = stop_code(&boot(&machine)?)?;
-    ensure!(code == "E_CMDLINE", "got {code}, expected E_CMDLINE");
+    let got = stop_code(&boot(&machine)?)?;
+    ensure!(got == code, "got {got}, expected {code}");
     // A pcap file starts with a header of 24 bytes.
     let length = fs::metadata(&pcap)?.len();
     ensure!(

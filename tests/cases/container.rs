@@ -75,10 +75,10 @@ fn root(arguments: &[&str]) -> Spec {
 fn attempt(parts: &Parts, what: &str) -> Result<Verdict> {
     let report = run(parts, &root(&["attempts"]))?;
     let line = scene::line(&report, &format!("probe: {what}: "))?;
-    scene::line(&report, "probe: survived")?;
     if line.ends_with("succeeded") {
         return Ok(Verdict::Succeeded(line));
     }
+    scene::line(&report, "probe: survived")?;
     Ok(Verdict::Stopped("refused".into()))
 }
 
@@ -127,7 +127,7 @@ fn identity() -> Result<()> {
     let report = run(&artifacts()?.product, &Spec::offline(&["identity"]))?;
     for text in [
         "pid: 2",
-        "hostname: probe",
+        "hostname: container",
         "cwd: /",
         "fd: 0 1 2",
         "dev: fd full null random shm stderr stdin stdout urandom zero",

@@ -168,7 +168,8 @@ fn logs_none() -> Result<()> {
 }
 
 fn power_button() -> Result<()> {
-    let mut running = offline(&["wait"])?.machine()?.start()?;
+    let scene = offline(&["wait"])?;
+    let mut running = scene.machine()?.start()?;
     running.wait_for("container: probe: waiting")?;
     running.control("system_powerdown", &Value::Null)?;
     let report = running.wait();
@@ -179,7 +180,7 @@ fn power_button() -> Result<()> {
 /// A container that ignores the request is killed when its grace ends.
 fn power_button_ignored() -> Result<()> {
     let mut spec = Spec::offline(&["ignore"]);
-    spec.container = "stop_grace_seconds = 2".into();
+    spec.container = "stop_grace = 2".into();
     let scene = Offline::new(&artifacts()?.product, &spec)?;
     let mut running = scene.machine()?.start()?;
     running.wait_for("container: probe: waiting")?;
@@ -198,7 +199,8 @@ fn power_button_ignored() -> Result<()> {
 }
 
 fn deadline() -> Result<()> {
-    let mut machine = offline(&["wait"])?.machine()?;
+    let scene = offline(&["wait"])?;
+    let mut machine = scene.machine()?;
     machine.deadline = Some(Duration::from_secs(25));
     let report = boot(&machine)?;
     ensure!(report.outcome == Outcome::Timeout, "{:?}", report.outcome);

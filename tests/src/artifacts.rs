@@ -37,11 +37,14 @@ pub fn workspace() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
-/// Where builds and mutants of this harness are kept.
+/// Where cargo builds, as it does for users.
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// Where what only the tests build is kept: guest programs and mutants.
 pub fn work_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), PathBuf::from)
-        .join("lab")
+    target_folder().join("lab")
 }
 
 /// Builds everything on first use.
@@ -60,8 +63,8 @@ fn build_all() -> Result<Artifacts> {
     let root = workspace();
     fs::create_dir_all(work_folder())?;
     let kernel = PathBuf::from(output(Command::new(root.join("kernel-config/build")))?);
-    let init = PathBuf::from(output(&mut build_init(&root, &work_folder().join("init")))?);
-    let tools = tools(&root, &work_folder().join("tools"))?;
+    let init = PathBuf::from(output(&mut build_init(&root, &target_folder()))?);
+    let tools = tools(&root, &target_folder())?;
     let guest = build_guest_programs(&root)?;
     Ok(Artifacts {
         product: Parts {

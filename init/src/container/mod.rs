@@ -20,7 +20,9 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::console;
 use crate::error::BootError;
+use crate::network::Interface;
 use crate::secret::SecretBytes;
+use crate::storage::Storage;
 use crate::sys::process;
 
 mod capabilities;
@@ -89,17 +91,15 @@ pub struct Running {
 
 /// Sets up what does not need the container's namespaces.
 ///
-/// `root` and `boot_files` are directories of verified file systems; `dns` are
-/// the name servers of the network, if there is one.
+/// The name servers of the network, if there is one, go into `/etc/resolv.conf`.
 ///
 /// # Errors
 /// `E_CONTAINER`.
 pub fn prepare<'a>(
     manifest: &'a Manifest,
-    root: &'a str,
-    boot_files: Option<&'a str>,
+    storage: &Storage,
     secrets: Vec<ReleasedSecret>,
-    dns: &[Ipv4Addr],
+    interface: Option<&Interface>,
 ) -> Result<Prepared<'a>, BootError> {
     let container = &manifest.container;
     let mount = manifest
@@ -113,9 +113,9 @@ pub fn prepare<'a>(
         .map(|argument| CString::new(argument.as_bytes()));
     let plan = Plan {
         container,
-        root,
-        boot_files: boot_files.zip(mount),
-        resolver: resolver(dns),
+        root: storage.container_root(manifest),
+        boot_files: storage.boot_files().zip(mount),
+        resolver: interface.and_then(|interface| resolver(interface.dns())),
         arguments: arguments
             .collect::<Result<_, _>>()
             .map_err(|_| Errno::INVAL)

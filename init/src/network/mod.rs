@@ -128,21 +128,19 @@ impl Held {
     }
 }
 
-/// Brings up the loopback interface, which every image has.
-///
-/// # Errors
-/// `E_NETWORK_DEVICE`.
-pub fn bring_up_loopback() -> Result<(), BootError> {
-    netlink::LOOPBACK
-        .up(&mut Netlink::open().map_err(|e| Error::from(e).at("open a netlink socket"))?)
-        .map_err(|e| Error::from(e).at("bring up the loopback interface"))
-}
-
-/// Finds the one interface and gives it its address.
+/// Brings up the loopback interface, which every image has, and gives the one
+/// network interface its address, if the manifest asks for a network.
 ///
 /// # Errors
 /// `E_NETWORK_DEVICE` or `E_NETWORK_DHCP`.
-pub fn bring_up(network: &Network) -> Result<Interface, BootError> {
+pub fn bring_up(network: Option<&Network>) -> Result<Option<Interface>, BootError> {
+    netlink::LOOPBACK
+        .up(&mut Netlink::open().map_err(|e| Error::from(e).at("open a netlink socket"))?)
+        .map_err(|e| Error::from(e).at("bring up the loopback interface"))?;
+    network.map(configure).transpose()
+}
+
+fn configure(network: &Network) -> Result<Interface, BootError> {
     let link = Link::find(link::SYSFS).map_err(|e| e.at("find the network interface"))?;
     let mut netlink = Netlink::open().map_err(|e| Error::from(e).at("open a netlink socket"))?;
     link.index

@@ -13,7 +13,7 @@ use init::error::BootError;
 use init::network::Interface;
 use init::supervise::{End, Outcome};
 use init::tpm::Tpm;
-use init::{attestation, console, halt, mounts, network};
+use init::{attestation, console, halt, latch, mounts, network};
 use measured_boot::base16;
 use measured_boot::manifest::Manifest;
 use serde::Deserialize;
@@ -62,17 +62,12 @@ fn run(instructions: &[u8]) -> Result<(), String> {
     mounts::mount_early().map_err(text)?;
     let Instructions { manifest, task } =
         serde_json::from_slice(instructions).map_err(|e| format!("{e}"))?;
-    let interface = manifest
-        .network
-        .as_ref()
-        .map(network::bring_up)
-        .transpose()
-        .map_err(text)?;
+    let interface = network::bring_up(manifest.network.as_ref()).map_err(text)?;
     match task {
         Task::Keys => ask(&manifest, interface.as_ref()).map(drop),
         Task::Twice => {
             let device = ask(&manifest, interface.as_ref())?;
-            device.latch().map_err(text)?;
+            latch::close(device).map_err(text)?;
             ask(&manifest, interface.as_ref()).map(drop)
         }
         Task::Unlatched => {
