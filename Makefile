@@ -1,5 +1,5 @@
 # Everything is done by the scripts; `make help` lists what there is.
-.PHONY: help run test check build init kernel demo reproduce tcb bench soak clean
+.PHONY: help run test check build init kernel demo reproduce tcb bench clean
 .DEFAULT_GOAL := help
 export SOURCE_DATE_EPOCH := 0
 
@@ -35,9 +35,6 @@ tcb: ## what is in the guest: lines, crates, unsafe, bytes, against the budgets
 
 bench: ## boot timeline in guest time, and instructions from PID 1 to the container
 	@scripts/bench
-
-soak: ## the long sweeps that make test leaves out
-	@scripts/test --soak
 
 clean: ## remove target/ (the kernel's cache in ~/.cache/anchorhold stays)
 	rm -rf target

@@ -27,7 +27,6 @@ mod peers;
 mod scene;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -51,8 +50,8 @@ fn main() -> ExitCode {
         canaries::ATTACKS,
     ]
     .concat();
-    let rows = match defences::load(&attacks) {
-        Ok(rows) => Arc::new(rows),
+    let table = match defences::load(&attacks) {
+        Ok(table) => table,
         Err(error) => {
             eprintln!("error: {error:#}");
             return ExitCode::FAILURE;
@@ -77,8 +76,9 @@ fn main() -> ExitCode {
         trials.push(trial(name, fact));
     }
     for attack in attacks {
-        let row = rows[attack.name].clone();
-        let undefended = row.clone();
+        let row = table.defence[attack.name].clone();
+        let name = row.mutation.clone();
+        let mutation = table.mutation[&name].clone();
         trials.push(trial(attack.name.into(), move || {
             defences::holds(&attack, &row)
         }));
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
             (attack.control)(&tests::artifacts::artifacts()?.product)
         }));
         trials.push(trial(format!("{}/undefended", attack.name), move || {
-            defences::matters(&attack, &undefended)
+            defences::matters(&attack, &name, &mutation)
         }));
     }
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -38,8 +38,18 @@ pub struct Row {
     pub attack: String,
     /// The code with which the attack ends.
     pub code: String,
-    /// The change under which the attack succeeds.
-    pub mutation: Mutation,
+    /// Name of the mutation under which the attack succeeds.
+    pub mutation: String,
+}
+
+/// The whole table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The defences, by name.
+    pub defence: BTreeMap<String, Row>,
+    /// The mutations, by name.
+    pub mutation: BTreeMap<String, Mutation>,
 }
 
 /// Reads the table and holds it against the list of attacks.
@@ -47,31 +57,31 @@ pub struct Row {
 /// # Errors
 /// A row without an attack, an attack without a row, a mutation that no longer
 /// fits the source.
-pub fn load(attacks: &[Attack]) -> Result<BTreeMap<String, Row>> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Table {
-        defence: BTreeMap<String, Row>,
-    }
+pub fn load(attacks: &[Attack]) -> Result<Table> {
     let path = workspace().join("tests/defences.toml");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let Table { defence } = toml::from_str(&text).context("cannot read tests/defences.toml")?;
-    for (name, row) in &defence {
+    let table: Table = toml::from_str(&text).context("cannot read tests/defences.toml")?;
+    for (name, row) in &table.defence {
         ensure!(
             attacks.iter().any(|a| a.name == name),
             "row {name} has no attack in the tests"
         );
-        mutation::check(&row.mutation).with_context(|| format!("row {name}"))?;
-    }
-    for attack in attacks {
         ensure!(
-            defence.contains_key(attack.name),
-            "attack {} has no row in the table",
-            attack.name
+            table.mutation.contains_key(&row.mutation),
+            "row {name} has no mutation"
         );
     }
-    Ok(defence)
+    for (name, mutation) in &table.mutation {
+        let used = table.defence.values().any(|row| row.mutation == *name);
+        ensure!(used, "mutation {name} belongs to no row");
+        mutation::check(mutation).with_context(|| format!("mutation {name}"))?;
+    }
+    for attack in attacks {
+        let known = table.defence.contains_key(attack.name);
+        ensure!(known, "attack {} has no row in the table", attack.name);
+    }
+    Ok(table)
 }
 
 /// The defence holds: the attack ends with the row's code.
@@ -93,8 +103,8 @@ pub fn holds(attack: &Attack, row: &Row) -> Result<()> {
 ///
 /// # Errors
 /// It was stopped all the same.
-pub fn matters(attack: &Attack, row: &Row) -> Result<()> {
-    let mutant = mutation::build(attack.name, &row.mutation)?;
+pub fn matters(attack: &Attack, name: &str, mutation: &Mutation) -> Result<()> {
+    let mutant = mutation::build(name, mutation)?;
     match (attack.attempt)(&mutant)? {
         Verdict::Succeeded(_) => Ok(()),
         other @ Verdict::Stopped(_) => {

@@ -5,33 +5,27 @@
 //! stands there in the mutant. All mutants share one copy, so that only what
 //! changed is built again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::artifacts::{self, Parts, artifacts, work_folder, workspace};
 
-/// One change of the source.
+/// A change of the source that takes one defence out.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mutation {
     /// What is built again.
     pub part: Part,
-    /// The file, from the workspace's root.
-    pub file: PathBuf,
-    /// What stands there, exactly once.
-    pub old: String,
-    /// What stands there in the mutant.
-    pub new: String,
-    /// More changes that belong to the same defence.
-    #[serde(default)]
-    pub also: Vec<Edit>,
+    /// Every place that is changed.
+    pub edit: Vec<Edit>,
 }
 
-/// A further change of the same mutation.
+/// One place in the source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
@@ -63,7 +57,8 @@ impl Part {
     }
 }
 
-static COPY: Mutex<()> = Mutex::new(());
+/// The mutants that were built, by name. Also guards the one copy.
+static BUILT: Mutex<BTreeMap<String, Parts>> = Mutex::new(BTreeMap::new());
 
 /// What is copied: the workspace's sources, and nothing that was built.
 const SOURCES: &[&str] = &[
@@ -79,30 +74,31 @@ const SOURCES: &[&str] = &[
     "scripts",
 ];
 
-/// Builds the product with one defence missing.
+/// Builds the product with one defence missing, once for all that ask for it.
 ///
 /// # Errors
 /// The text is not there exactly once, or the mutant does not build.
 pub fn build(name: &str, mutation: &Mutation) -> Result<Parts> {
-    let mutation_edits = edits(mutation);
-    let _lock = COPY
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(parts) = built.get(name) {
+        return Ok(parts.clone());
+    }
     let copy = work_folder().join("mutant");
     sync(&workspace(), &copy)?;
     let mut originals = Vec::new();
-    for edit in &mutation_edits {
+    for edit in &mutation.edit {
         let path = copy.join(&edit.file);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read(&path)?;
         fs::write(&path, replace_once(&text, edit)?)?;
         originals.push((path, text));
     }
-    let built = build_part(name, mutation.part, &copy);
+    let parts = build_part(name, mutation.part, &copy);
     for (path, text) in originals.into_iter().rev() {
         fs::write(path, text)?;
     }
-    built.with_context(|| format!("cannot build the mutant {name}"))
+    let parts = parts.with_context(|| format!("cannot build the mutant {name}"))?;
+    built.insert(name.to_owned(), parts.clone());
+    Ok(parts)
 }
 
 /// Checks a mutation against the sources as they are.
@@ -110,26 +106,14 @@ pub fn build(name: &str, mutation: &Mutation) -> Result<Parts> {
 /// # Errors
 /// The text is not there exactly once.
 pub fn check(mutation: &Mutation) -> Result<()> {
-    for edit in edits(mutation) {
-        let path = workspace().join(&edit.file);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        replace_once(&text, &edit)?;
-    }
-    Ok(())
+    mutation
+        .edit
+        .iter()
+        .try_for_each(|edit| replace_once(&read(&workspace().join(&edit.file))?, edit).map(drop))
 }
 
-fn edits(mutation: &Mutation) -> Vec<Edit> {
-    let Mutation {
-        file,
-        old,
-        new,
-        also,
-        ..
-    } = mutation.clone();
-    std::iter::once(Edit { file, old, new })
-        .chain(also)
-        .collect()
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn replace_once(text: &str, edit: &Edit) -> Result<String> {
