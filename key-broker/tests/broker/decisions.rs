@@ -53,12 +53,9 @@ fn a_token_stands_for_its_session() {
     let token = body(&reply.body)["token"].as_str().unwrap().to_owned();
     let reply = site.broker.resource(peer(), None, Some(&token), KEY);
     assert_eq!(guest.decrypt(&reply.body), SECRET);
-    let altered = format!("{}A", &token[..token.len() - 1]);
-    let altered = if altered == token {
-        token.replace("AA", "AB")
-    } else {
-        altered
-    };
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let altered = format!("{signed}.{other}{}", &signature[1..]);
     let reply = site.broker.resource(peer(), None, Some(&altered), KEY);
     site.refused(&reply, "R_TOKEN_MISSING");
 
