@@ -3,12 +3,10 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use measured_boot::verity::SECTOR_SIZE;
-use rustix::fs::{Dir, Mode, OFlags};
-use rustix::io::{self, Errno};
+use rustix::io::Errno;
 
 use crate::file;
 
@@ -64,13 +62,12 @@ impl fmt::Display for Error {
 /// # Errors
 /// None, several, too short, or the kernel's error.
 pub fn find(serial: &str, sectors: u64) -> Result<Disk, Error> {
-    let matching: Vec<String> = names()
-        .map_err(Error::Io)?
-        .into_iter()
-        .filter(|name| {
-            file::read_line(&format!("/sys/block/{name}/serial"), LIMIT).is_ok_and(|s| s == serial)
-        })
-        .collect();
+    let mut matching = file::list("/sys/block").map_err(Error::Io)?;
+    matching.retain(|name| {
+        name.starts_with("vd")
+            && file::read_line(&format!("/sys/block/{name}/serial"), LIMIT)
+                .is_ok_and(|s| s == serial)
+    });
     let name = match matching.as_slice() {
         [] => return Err(Error::Missing),
         [name] => name,
@@ -94,20 +91,4 @@ pub fn find(serial: &str, sectors: u64) -> Result<Disk, Error> {
         });
     }
     Ok(disk)
-}
-
-/// Names of the virtio disks (`vda`, ...) in no order.
-fn names() -> io::Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open("/sys/block", flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        if let Ok(name) = entry.file_name().to_str()
-            && name.starts_with("vd")
-        {
-            names.push(String::from(name));
-        }
-    }
-    Ok(names)
 }

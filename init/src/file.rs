@@ -1,10 +1,10 @@
-//! Small files, read whole and with a bound.
+//! Small files, read whole and with a bound; and directories.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use rustix::fd::AsFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{self, Errno};
 
 /// Reads the file at `path`, which must not be a symbolic link.
@@ -26,6 +26,23 @@ pub fn read_line(path: &str, limit: usize) -> io::Result<String> {
         text.pop();
     }
     Ok(text)
+}
+
+/// Names in the directory at `path` but for `.` and `..`, in no order.
+///
+/// # Errors
+/// What the kernel says, and `EILSEQ` for a name that is not UTF-8.
+pub fn list(path: &str) -> io::Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut names = Vec::new();
+    for entry in Dir::new(rustix::fs::open(path, flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().map_err(|_| Errno::ILSEQ)?;
+        if !matches!(name, "." | "..") {
+            names.push(name.into());
+        }
+    }
+    Ok(names)
 }
 
 fn read_all(file: impl AsFd, limit: usize) -> io::Result<Vec<u8>> {

@@ -53,9 +53,7 @@ impl Tpm {
         let flushed = tpm::flush(self, ak).map_err(refused("flush the attestation key"));
         let quote = quote.map_err(refused("quote the PCRs"))?;
         flushed?;
-        TpmEvidence { quote, ak_public }
-            .to_evidence()
-            .map_err(|error| BootError::new(Code::Tpm, STEP, "write the evidence", error))
+        Ok(TpmEvidence { quote, ak_public }.to_evidence())
     }
 
     /// Waits for the answer to be there, whatever signals come in between.

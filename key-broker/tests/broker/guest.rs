@@ -15,7 +15,7 @@ use key_broker::log::Log;
 use key_broker::store::attesters::Origin;
 use key_broker::store::resources::Binding;
 use key_broker::{InitOptions, Store};
-use measured_boot::evidence::tpm::TpmEvidence;
+use measured_boot::evidence::TpmEvidence;
 use measured_boot::evidence::{ReportData, TeePublicKey};
 use measured_boot::manifest::{Hex32, Image, Resource, Tee};
 use measured_boot::reference_values::{
@@ -238,7 +238,7 @@ impl Guest {
 
     pub(crate) fn attest_body(&self, evidence: &TpmEvidence) -> Value {
         let jwk: Value = serde_json::from_str(&self.key().to_jwk()).unwrap();
-        let evidence: Value = serde_json::from_str(&evidence.to_evidence().unwrap().json).unwrap();
+        let evidence: Value = serde_json::from_str(&evidence.to_evidence().json).unwrap();
         json!({
             "runtime-data": {"nonce": self.nonce, "tee-pubkey": jwk},
             "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},

@@ -1,33 +1,24 @@
-//! The KBS protocol's `tpm` evidence.
+//! Reads the KBS protocol's `tpm` evidence.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base64ct::{Base64, Encoding};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::manifest::{Hex32, Tee};
+use crate::manifest::Hex32;
 use crate::tpm::{Pcrs, QuoteParts};
 
-use super::Evidence;
+use super::TpmEvidence;
 
-/// What a TPM sends, decoded; nothing in it is verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TpmEvidence {
-    /// The quote and the registers claimed to be under it.
-    pub quote: QuoteParts,
-    /// The attestation key, DER `SubjectPublicKeyInfo`, as the guest claims it.
-    pub ak_public: Vec<u8>,
-}
-
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Json {
     tpm_quote: JsonQuote,
     ak_public: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonQuote {
     signature: String,
@@ -36,26 +27,6 @@ struct JsonQuote {
 }
 
 impl TpmEvidence {
-    /// The JSON that goes into `primary_evidence`.
-    ///
-    /// # Errors
-    /// Never for these types; the serializer's error otherwise.
-    pub fn to_evidence(&self) -> Result<Evidence, Error> {
-        let json = Json {
-            tpm_quote: JsonQuote {
-                signature: Base64::encode_string(&self.quote.signature),
-                message: Base64::encode_string(&self.quote.message),
-                pcrs: self.quote.pcrs.map(Hex32).to_vec(),
-            },
-            ak_public: Base64::encode_string(&self.ak_public),
-        };
-        let json = serde_json::to_string(&json).map_err(|e| Error::Json(e.to_string()))?;
-        Ok(Evidence {
-            tee: Tee::Tpm,
-            json,
-        })
-    }
-
     /// Reads the JSON of a guest: no unknown or repeated member, canonical
     /// padded base64, exactly 24 registers.
     ///
@@ -131,7 +102,7 @@ mod tests {
 
     #[test]
     fn writes_the_members_of_the_protocol() {
-        let json = evidence().to_evidence().unwrap().json;
+        let json = evidence().to_evidence().json;
         let start = r#"{"tpm_quote":{"signature":"AgICAg==","message":"AQEBAQE=","pcrs":["0000"#;
         assert!(json.starts_with(start), "{json}");
         assert!(json.ends_with(r#"1717"]},"ak_public":"+/v7"}"#), "{json}");
@@ -140,7 +111,7 @@ mod tests {
 
     #[test]
     fn rejects_what_another_reader_might_take_differently() {
-        let json = evidence().to_evidence().unwrap().json;
+        let json = evidence().to_evidence().json;
         let changed = |from: &str, to: &str| {
             assert!(json.contains(from), "{from}");
             TpmEvidence::parse(json.replacen(from, to, 1).as_bytes()).unwrap_err()
