@@ -3,7 +3,7 @@
 
 use measured_boot::base16;
 use measured_boot::evidence::ReportData;
-use measured_boot::evidence::TpmEvidence;
+use measured_boot::evidence::tpm::TpmEvidence;
 use measured_boot::manifest::Image;
 use measured_boot::reference_values::TpmValues;
 use measured_boot::tpm::{ALL_PCRS, Attest, LATCH_PCR, Pcrs, Selection, pcr_digest};

@@ -5,7 +5,7 @@
 use base64ct::{Base64, Encoding};
 use measured_boot::base16;
 use measured_boot::evidence::ReportData;
-use measured_boot::evidence::TpmEvidence;
+use measured_boot::evidence::tpm::TpmEvidence;
 use measured_boot::manifest::Image;
 use p256::SecretKey;
 use p256::ecdsa::signature::Signer;

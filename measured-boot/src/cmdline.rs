@@ -8,6 +8,7 @@
 //! The last word is appended by QEMU's direct boot and is part of what the
 //! kernel's EFI stub measures into PCR 9.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
@@ -41,8 +42,8 @@ impl Cmdline {
     /// Reads `/proc/cmdline` without its final newline.
     ///
     /// # Errors
-    /// The first word that is unknown, repeated, out of place, malformed or missing.
-    pub fn parse(text: &str) -> Result<Self, Error> {
+    /// What stands for the first word that is unknown, repeated, out of place, malformed or missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text).split(' ');
         let console = "console=ttyS0";
         expect(words.next(), console, |word| {
@@ -59,7 +60,7 @@ impl Cmdline {
                 root_hash,
                 geometry,
             }),
-            word => Err(Error::new(word, "the end")),
+            word => Err(unexpected(word, "the end")),
         }
     }
 }
@@ -67,11 +68,11 @@ impl Cmdline {
 /// What `parse` makes of the word at this place, described by `expected`.
 fn expect<T>(
     word: Option<&str>,
-    expected: &'static str,
+    expected: &str,
     parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, Error> {
+) -> Result<T, String> {
     word.and_then(parse)
-        .ok_or_else(|| Error::new(word, expected))
+        .ok_or_else(|| unexpected(word, expected))
 }
 
 /// Decimal without sign or leading zero, so that one number has one spelling.
@@ -80,43 +81,15 @@ fn parse_decimal(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
-/// Why a command line is outside the grammar: a word that is not the one the
-/// grammar has at this place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::error_impl_error,
-    reason = "named by its module, as cmdline::Error"
-)]
-pub struct Error {
-    /// The word, shortened and escaped; `None` at the end.
-    got: Option<String>,
-    expected: &'static str,
-}
-
-impl Error {
-    /// The host chooses the word, and it goes to the console: printable ASCII
-    /// only, and not more of it than a reader needs.
-    fn new(word: Option<&str>, expected: &'static str) -> Self {
-        let got = word.map(|word| {
-            let mut short: String = word.escape_default().take(40).collect();
-            if short.len() < word.len() {
-                short.push_str("...");
-            }
-            short
-        });
-        Self { got, expected }
-    }
-}
-
-impl core::error::Error for Error {}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.got {
-            Some(got) => write!(f, "got word \"{got}\", expected {}", self.expected),
-            None => write!(f, "got the end, expected {}", self.expected),
-        }
-    }
+/// The host chooses the word, and it goes to the console: printable ASCII only,
+/// and not more of it than a reader needs.
+fn unexpected(word: Option<&str>, expected: &str) -> String {
+    let Some(word) = word else {
+        return format!("got the end, expected {expected}");
+    };
+    let got: String = word.escape_default().take(40).collect();
+    let more = if got.len() < word.len() { "..." } else { "" };
+    format!("got word \"{got}{more}\", expected {expected}")
 }
 
 #[cfg(test)]

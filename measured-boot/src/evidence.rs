@@ -4,20 +4,18 @@
 //! of nonce, public key and additional evidence. The broker computes it again
 //! from what it received.
 
-#[cfg(feature = "std")]
 pub mod tpm;
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use base64ct::{Base64, Base64UrlUnpadded, Encoding};
+use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::Value;
 use sha2::{Digest, Sha384};
 
-use crate::base16;
 use crate::manifest::Tee;
-use crate::tpm::QuoteParts;
+
+pub use self::tpm::TpmEvidence;
 
 /// The JWE key-agreement algorithm of every key we make (RFC 7518 section 4.6).
 pub const KEY_ALGORITHM: &str = "ECDH-ES+A256KW";
@@ -64,8 +62,8 @@ impl ReportData {
     }
 }
 
-/// A string as RFC 8785 section 3.2.2.2 writes it: the shortest escapes, which is
-/// how serde_json does.
+/// A string as RFC 8785 section 3.2.2.2 writes it, with the shortest escapes and
+/// nothing escaped that need not be: the form in which serde_json writes strings.
 pub fn canonical_string(text: &str) -> String {
     format!("{}", Value::from(text))
 }
@@ -79,53 +77,15 @@ pub struct Evidence {
     pub json: String,
 }
 
-/// What a TPM sends; nothing in it is verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TpmEvidence {
-    /// The quote and the registers claimed to be under it.
-    pub quote: QuoteParts,
-    /// The attestation key, DER `SubjectPublicKeyInfo`, as the guest claims it.
-    pub ak_public: Vec<u8>,
-}
-
-impl TpmEvidence {
-    /// The JSON that goes into `primary_evidence`: the KBS protocol's `tpm`.
-    pub fn to_evidence(&self) -> Evidence {
-        let signature = Base64::encode_string(&self.quote.signature);
-        let message = Base64::encode_string(&self.quote.message);
-        let ak_public = Base64::encode_string(&self.ak_public);
-        let pcrs = self
-            .quote
-            .pcrs
-            .map(|pcr| base16::encode(&pcr))
-            .join("\",\"");
-        let json = format!(
-            "{{\"tpm_quote\":{{\"signature\":\"{signature}\",\"message\":\"{message}\",\
-             \"pcrs\":[\"{pcrs}\"]}},\"ak_public\":\"{ak_public}\"}}"
-        );
-        let tee = Tee::Tpm;
-        Evidence { tee, json }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::canonical_string;
 
     #[test]
-    fn escapes_as_rfc_8785_does() {
-        for (text, expected) in [
-            ("", r#""""#),
-            ("a/b", r#""a/b""#),
-            ("\"\\", r#""\"\\""#),
-            ("\u{8}\t\n\u{c}\r", r#""\b\t\n\f\r""#),
-            ("\0\u{1f}\u{b}", r#""\u0000\u001f\u000b""#),
-            (
-                "\u{7f}\u{e9}\u{20ac}\u{1f602}",
-                "\"\u{7f}\u{e9}\u{20ac}\u{1f602}\"",
-            ),
-        ] {
-            assert_eq!(canonical_string(text), expected, "{text:?}");
-        }
+    fn strings_have_the_escapes_of_rfc_8785() {
+        let text = "\u{0}\u{8}\t\n\u{b}\u{c}\r\u{1f} \"\\/\u{7f}\u{80}\u{2028}\u{20ac}";
+        let expected =
+            "\"\\u0000\\b\\t\\n\\u000b\\f\\r\\u001f \\\"\\\\/\u{7f}\u{80}\u{2028}\u{20ac}\"";
+        assert_eq!(canonical_string(text), expected);
     }
 }

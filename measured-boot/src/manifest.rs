@@ -404,7 +404,7 @@ pub enum Error {
         /// Path of the member.
         name: &'static str,
         /// What it must be.
-        expected: &'static str,
+        expected: String,
     },
 }
 

@@ -42,15 +42,17 @@ pub(super) fn request(
     text
 }
 
-/// A complete answer.
-#[derive(Debug, PartialEq, Eq)]
+/// An answer.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
-    pub(super) body: Vec<u8>,
     /// `kbs-session-id=...`, as it is to be sent back.
     pub(super) cookie: Option<String>,
     /// The connection must not be used again.
     pub(super) close: bool,
+    length: Option<usize>,
+    chunked: bool,
+    pub(super) body: Vec<u8>,
 }
 
 /// Reads one answer whose body has at most `limit` bytes. `read` appends at least
@@ -66,14 +68,15 @@ pub(super) fn read_response(
     read(&mut buffer)?;
     let mut answer = Answer { buffer, read };
     let head = answer.take_until(b"\r\n\r\n", MAX_HEAD, "the head")?;
-    let head = Head::parse(&head).ok_or_else(|| protocol("the head is malformed"))?;
-    if (300..400).contains(&head.status) {
-        let cause = format!("got a redirect (status {})", head.status);
+    let mut response =
+        Response::parse_head(&head).ok_or_else(|| protocol("the head is malformed"))?;
+    if (300..400).contains(&response.status) {
+        let cause = format!("got a redirect (status {})", response.status);
         return Err(Failure::new(Code::BrokerRedirect, cause));
     }
     // A body that ends with the connection is not accepted: who cuts the connection
     // would then choose the length. Two lengths are how requests are smuggled.
-    let body = match (head.length, head.chunked) {
+    response.body = match (response.length, response.chunked) {
         (Some(length), false) if length > limit => return Err(too_large(limit)),
         (Some(length), false) => answer.take(length)?,
         (None, true) => answer.take_chunks(limit)?,
@@ -83,12 +86,7 @@ pub(super) fn read_response(
     if !answer.buffer.is_empty() {
         return Err(protocol("bytes follow the answer"));
     }
-    Ok(Response {
-        status: head.status,
-        body,
-        cookie: head.cookie,
-        close: head.close,
-    })
+    Ok(response)
 }
 
 fn too_large(limit: usize) -> Failure {
@@ -105,9 +103,13 @@ struct Answer<R> {
 impl<R: FnMut(&mut Vec<u8>) -> Result<(), Failure>> Answer<R> {
     /// Reads on; an end here is in the middle of the answer.
     fn more(&mut self) -> Result<(), Failure> {
-        (self.read)(&mut self.buffer).map_err(|e| match e.code {
-            Code::BrokerConnect => protocol(format!("the answer ends early: {}", e.cause)),
-            _ => e,
+        let result = (self.read)(&mut self.buffer);
+        result.map_err(|failure| match failure {
+            Failure {
+                code: Code::BrokerConnect,
+                cause,
+            } => protocol(format!("the answer ends early: {cause}")),
+            other => other,
         })
     }
 
@@ -165,20 +167,11 @@ fn parse_chunk_size(line: &[u8]) -> Option<usize> {
     usize::from_str_radix(text, 16).ok()
 }
 
-#[derive(Default)]
-struct Head {
-    status: u16,
-    length: Option<usize>,
-    chunked: bool,
-    cookie: Option<String>,
-    close: bool,
-}
-
-impl Head {
+impl Response {
     /// Reads a head without its empty line. `None` for anything RFC 9112 forbids,
     /// for anything that two readers could read in two ways, and for answers
     /// that announce another answer (1xx).
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse_head(bytes: &[u8]) -> Option<Self> {
         let mut lines = core::str::from_utf8(bytes).ok()?.split("\r\n");
         let mut head = Self {
             status: parse_status(lines.next()?)?,

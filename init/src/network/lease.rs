@@ -135,10 +135,6 @@ fn kernel(errno: Errno) -> Failure {
     Failure::new(Code::NetworkDevice, errno)
 }
 
-fn refused(cause: &str) -> Failure {
-    Failure::new(Code::NetworkDhcp, cause)
-}
-
 /// One exchange.
 #[derive(Debug)]
 struct Client {
@@ -166,59 +162,47 @@ impl Client {
         let mut heard = "no server answered with a usable offer";
         for wait in WAITS {
             let discover = self.transaction.discover();
-            let offer = self.exchange(&discover, &[wait], deadline, |answer| match answer {
-                Answer::Offer(lease) => Some(lease),
-                Answer::Ack(_) | Answer::Nak => None,
-            })?;
-            let Some(offer) = offer else { continue };
+            let Some(Answer::Offer(offer)) = self.ask(&discover, &[wait], is_offer, deadline)?
+            else {
+                continue;
+            };
             let request = self.transaction.request(&offer);
-            heard = match self.request(&request, wait, deadline)? {
+            heard = match self.ask(&request, &[wait; 2], is_decision, deadline)? {
                 Some(Answer::Ack(lease)) if same(&lease, &offer) => return Ok(lease),
                 Some(Answer::Ack(_)) => "the server leased another address than offered",
                 Some(_) => "the server refused its own offer",
                 None => "the server did not confirm its offer",
             };
         }
-        Err(refused(heard))
+        Err(Failure::new(Code::NetworkDhcp, heard))
     }
 
     /// More time for `lease`; `None` when the server takes it back.
     fn extend(&self, lease: &Lease, deadline: Deadline) -> Result<Option<Lease>, Failure> {
         let [wait, ..] = WAITS;
-        match self.request(&self.transaction.extend(lease), wait, deadline)? {
-            Some(Answer::Ack(new)) if new.address == lease.address => Ok(Some(new)),
-            Some(Answer::Nak) => Ok(None),
-            Some(_) => Err(refused("the server leased another address")),
-            None => Err(refused("the server did not answer")),
-        }
+        let request = self.transaction.extend(lease);
+        let heard = match self.ask(&request, &[wait; 2], is_decision, deadline)? {
+            Some(Answer::Ack(new)) if new.address == lease.address => return Ok(Some(new)),
+            Some(Answer::Nak) => return Ok(None),
+            Some(_) => "the server leased another address",
+            None => "the server did not answer",
+        };
+        Err(Failure::new(Code::NetworkDhcp, heard))
     }
 
-    /// Sends a DHCPREQUEST, twice if need be, for an ACK or NAK.
-    fn request(
-        &self,
-        message: &[u8],
-        wait: Duration,
-        deadline: Deadline,
-    ) -> Result<Option<Answer>, Failure> {
-        self.exchange(message, &[wait; 2], deadline, |answer| match answer {
-            Answer::Offer(_) => None,
-            Answer::Ack(_) | Answer::Nak => Some(answer),
-        })
-    }
-
-    /// Sends `message` and waits for an answer that `select` takes, as often as
-    /// there are `waits`. A message that cannot be sent is one that got lost.
-    fn exchange<T>(
+    /// Sends `message` and waits for an answer of the right kind, as often as there
+    /// are `waits`. A message that cannot be sent is one that got lost.
+    fn ask(
         &self,
         message: &[u8],
         waits: &[Duration],
+        right: fn(&Answer) -> bool,
         deadline: Deadline,
-        select: impl Fn(Answer) -> Option<T>,
-    ) -> Result<Option<T>, Failure> {
+    ) -> Result<Option<Answer>, Failure> {
         for wait in waits {
             sendto(&self.socket, message, SendFlags::empty(), &self.server).ok();
             let until = Deadline::after(*wait).min(deadline);
-            let parse = |bytes: &[u8]| self.transaction.parse(bytes).and_then(&select);
+            let parse = |bytes: &[u8]| self.transaction.parse(bytes).filter(right);
             match udp::receive(&self.socket, until, parse) {
                 Err(Errno::TIMEDOUT) => {}
                 outcome => return outcome.map(Some).map_err(kernel),
@@ -226,6 +210,15 @@ impl Client {
         }
         Ok(None)
     }
+}
+
+fn is_offer(answer: &Answer) -> bool {
+    matches!(answer, Answer::Offer(_))
+}
+
+/// Whether it ends a request.
+fn is_decision(answer: &Answer) -> bool {
+    !is_offer(answer)
 }
 
 fn same(lease: &Lease, offer: &Lease) -> bool {

@@ -27,8 +27,8 @@ impl Link {
     /// # Errors
     /// The kernel's, or what is wrong with the interfaces.
     pub(super) fn find(sysfs: &str) -> Result<Self, String> {
-        let mut names = file::list(sysfs).map_err(|errno| errno.to_string())?;
-        names.retain(|name| name != "lo");
+        let mut names = file::names(sysfs, "").map_err(|errno| errno.to_string())?;
+        names.retain(|name| !matches!(name.as_str(), "." | ".." | "lo"));
         let [name] = names.as_slice() else {
             return Err(format!("got {} interfaces, expected 1", names.len()));
         };

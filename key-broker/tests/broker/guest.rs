@@ -15,7 +15,7 @@ use key_broker::log::Log;
 use key_broker::store::attesters::Origin;
 use key_broker::store::resources::Binding;
 use key_broker::{InitOptions, Store};
-use measured_boot::evidence::TpmEvidence;
+use measured_boot::evidence::tpm::TpmEvidence;
 use measured_boot::evidence::{ReportData, TeePublicKey};
 use measured_boot::manifest::{Hex32, Image, Resource, Tee};
 use measured_boot::reference_values::{

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use measured_boot::evidence::TpmEvidence;
+use measured_boot::evidence::tpm::TpmEvidence;
 use measured_boot::tpm::{Pcrs, QuoteParts};
 use rsa::pkcs1v15::SigningKey;
 use rsa::pkcs8::EncodePublicKey;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use measured_boot::evidence::TpmEvidence;
+use measured_boot::evidence::tpm::TpmEvidence;
 use measured_boot::tpm::{self, LATCH_EVENT, LATCH_PCR, Transport};
 use sha2::{Digest, Sha256};
 
