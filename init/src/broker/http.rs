@@ -103,13 +103,11 @@ struct Answer<R> {
 impl<R: FnMut(&mut Vec<u8>) -> Result<(), Failure>> Answer<R> {
     /// Reads on; an end here is in the middle of the answer.
     fn more(&mut self) -> Result<(), Failure> {
-        let result = (self.read)(&mut self.buffer);
-        result.map_err(|failure| match failure {
-            Failure {
-                code: Code::BrokerConnect,
-                cause,
-            } => protocol(format!("the answer ends early: {cause}")),
-            other => other,
+        (self.read)(&mut self.buffer).map_err(|failure| {
+            if failure.code != Code::BrokerConnect {
+                return failure;
+            }
+            protocol(format!("the answer ends early: {}", failure.cause))
         })
     }
 
