@@ -15,6 +15,8 @@ const CONFIG: &str = r#"
 [image]
 name = "demo"
 version = 1
+[attestation]
+tee = ["tpm"]
 [broker]
 url = "https://10.0.2.2:8443"
 ca = "ca.pem"
