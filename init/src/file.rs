@@ -1,4 +1,4 @@
-//! Small files, read whole and with a bound.
+//! Small files, read whole and with a bound, or written at once.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -38,6 +38,16 @@ pub fn read_line(path: &str, limit: usize) -> io::Result<String> {
         text.pop();
     }
     Ok(text)
+}
+
+/// Writes `value` to a file of the kernel's, in one call.
+///
+/// # Errors
+/// What the kernel says.
+pub fn write(path: &str, value: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    io::write(file, value.as_bytes()).map(drop)
 }
 
 /// Names of a directory's entries that start with `prefix`, in no order.

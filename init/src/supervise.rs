@@ -72,18 +72,18 @@ pub fn run(running: Running, interface: Option<Interface>) -> Result<Outcome, Bo
         .running
         .cgroup
         .kill()
-        .map_err(|e| error("kill the container", e));
+        .map_err(failed("kill the container"));
     while let Ok(true) = watch.relay_output() {}
     watch.output.finish(&mut |text: &str| line(text));
 
     let reaper = reaped?;
     killed?;
     let report =
-        Report::receive(&watch.running.status).map_err(|e| error("read the reaper's report", e))?;
+        Report::receive(&watch.running.status).map_err(failed("read the reaper's report"))?;
     let out_of_memory = watch.running.cgroup.ran_out_of_memory();
     Ok(Outcome {
         end: end_of_workload(report, reaper)?,
-        out_of_memory: out_of_memory.map_err(|e| error("read the memory events", e))?,
+        out_of_memory: out_of_memory.map_err(failed("read the memory events"))?,
     })
 }
 
@@ -108,20 +108,19 @@ struct Watch {
 impl Watch {
     fn until_reaped(&mut self) -> Result<WaitStatus, BootError> {
         let reaper = self.running.reaper;
-        let ended =
-            pidfd_open(reaper, PidfdFlags::empty()).map_err(|e| error("watch the reaper", e))?;
+        let ended = pidfd_open(reaper, PidfdFlags::empty()).map_err(failed("watch the reaper"))?;
         // Makes Ctrl-Alt-Del a signal to init, for which it does nothing.
-        reboot(RebootCommand::CadOff).map_err(|e| error("disable Ctrl-Alt-Del", e))?;
-        self.buttons = power_button::open_devices().map_err(|e| error("open /dev/input", e))?;
+        reboot(RebootCommand::CadOff).map_err(failed("disable Ctrl-Alt-Del"))?;
+        self.buttons = power_button::open_devices().map_err(failed("open /dev/input"))?;
         loop {
             let reaped = waitpid(Some(reaper), WaitOptions::NOHANG);
-            if let Some((_, status)) = reaped.map_err(|e| error("wait for the reaper", e))? {
+            if let Some((_, status)) = reaped.map_err(failed("wait for the reaper"))? {
                 return Ok(status);
             }
             self.wait_for_event(&ended)
-                .map_err(|e| error("wait for events", e))?;
+                .map_err(failed("wait for events"))?;
             self.relay_output()
-                .map_err(|e| error("read the container's output", e))?;
+                .map_err(failed("read the container's output"))?;
             if self.power_button_pressed() && self.stage == Stage::Running {
                 self.stop()?;
             }
@@ -190,7 +189,7 @@ impl Watch {
         ));
         self.stage = Stage::Stopping(uptime().saturating_add(grace));
         process::kill(self.running.reaper, self.running.stop_signal)
-            .map_err(|e| error("signal the workload", e))
+            .map_err(failed("signal the workload"))
     }
 
     /// Goes on to the next stage when this one has had its time.
@@ -201,7 +200,7 @@ impl Watch {
                 self.running
                     .cgroup
                     .kill()
-                    .map_err(|e| error("kill the container", e))
+                    .map_err(failed("kill the container"))
             }
             Stage::Killed(deadline) if deadline <= uptime() => {
                 Err(error("end the container", "a process survived SIGKILL"))
@@ -229,6 +228,10 @@ fn end_of_workload(report: Option<Report>, reaper: WaitStatus) -> Result<End, Bo
 
 fn error(action: impl fmt::Display, cause: impl fmt::Display) -> BootError {
     BootError::new(Code::Supervise, STEP, action, cause)
+}
+
+fn failed(action: &'static str) -> impl Fn(Errno) -> BootError {
+    move |errno| error(action, errno)
 }
 
 #[cfg(test)]

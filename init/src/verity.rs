@@ -8,7 +8,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use measured_boot::verity::{Geometry, OnCorruption, RootHash, table};
+use measured_boot::base16::Hex32;
+use measured_boot::verity::{Geometry, OnCorruption, table};
 use rustix::io;
 use rustix::mount::{MountFlags, mount};
 use zeroize::Zeroizing;
@@ -25,7 +26,7 @@ pub struct Parameters {
     /// Size of the data; the hash tree follows.
     pub geometry: Geometry,
     /// Top of the hash tree.
-    pub root_hash: RootHash,
+    pub root_hash: Hex32,
     /// May be secret, see [`measured_boot::keys::BootFilesystemKeys`].
     pub salt: Zeroizing<Vec<u8>>,
 }

@@ -12,7 +12,8 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-use crate::verity::{Geometry, RootHash};
+use crate::base16::Hex32;
+use crate::verity::Geometry;
 
 /// What a loader that hands the initrd over by the EFI file protocol appends.
 pub const LOADER_SUFFIX: &str = " initrd=initrd";
@@ -22,7 +23,7 @@ pub const LOADER_SUFFIX: &str = " initrd=initrd";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmdline {
     /// Root hash of the rootfs.
-    pub root_hash: RootHash,
+    pub root_hash: Hex32,
     /// Size of the rootfs; its hash tree follows the data.
     pub geometry: Geometry,
 }
@@ -42,7 +43,8 @@ impl Cmdline {
     /// Reads `/proc/cmdline` without its final newline.
     ///
     /// # Errors
-    /// What stands for the first word that is unknown, repeated, out of place, malformed or missing.
+    /// What was got and expected at the first word that is unknown, repeated, out
+    /// of place, malformed or missing.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text).split(' ');
         let console = "console=ttyS0";
@@ -50,7 +52,7 @@ impl Cmdline {
             (word == console).then_some(())
         })?;
         let root_hash = expect(words.next(), "roothash=<64 of 0-9, a-f>", |word| {
-            RootHash::from_hex(word.strip_prefix("roothash=")?)
+            Hex32::from_hex(word.strip_prefix("roothash=")?)
         })?;
         let geometry = expect(words.next(), "rootblocks=<1 to 2^32>", |word| {
             Geometry::new(parse_decimal(word.strip_prefix("rootblocks=")?)?)
@@ -95,11 +97,12 @@ fn unexpected(word: Option<&str>, expected: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::Cmdline;
-    use crate::verity::{Geometry, RootHash};
+    use crate::base16::Hex32;
+    use crate::verity::Geometry;
 
     fn sample() -> Cmdline {
         Cmdline {
-            root_hash: RootHash([0x5a; 32]),
+            root_hash: Hex32([0x5a; 32]),
             geometry: Geometry::new(70).unwrap(),
         }
     }

@@ -24,18 +24,13 @@ pub(super) fn run(plan: &Plan<'_>) -> Failure {
 
 fn execute(plan: &Plan<'_>) -> Result<Failure, Failure> {
     let container = plan.container;
-    let program = plan
-        .arguments
-        .first()
-        .ok_or(Errno::INVAL)
-        .attempt("find the program")?;
     let arguments: Vec<&CStr> = plan.arguments.iter().map(CString::as_c_str).collect();
-    let environment = plan
-        .environment
-        .iter()
-        .map(|entry| CStr::from_bytes_with_nul(entry.expose()).map_err(|_| Errno::INVAL));
-    let environment = environment
-        .collect::<Result<Vec<&CStr>, _>>()
+    let program = arguments.first().copied().ok_or(Errno::INVAL);
+    let program = program.attempt("find the program")?;
+    let environment = plan.environment.iter();
+    let environment: Vec<&CStr> = environment
+        .map(|entry| CStr::from_bytes_with_nul(entry.expose()).map_err(|_| Errno::INVAL))
+        .collect::<Result<_, _>>()
         .attempt("read the environment")?;
 
     setsid().attempt("start a session")?;

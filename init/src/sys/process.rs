@@ -152,23 +152,16 @@ pub fn new_cgroup_namespace() -> io::Result<()> {
 /// Replaces the process; returns only to say why it could not.
 pub fn execute(program: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
     let pointers = |strings: &[&CStr]| -> Vec<usize> {
-        strings
-            .iter()
-            .map(|s| s.as_ptr().expose_provenance())
-            .chain([0])
-            .collect()
+        let addresses = strings.iter().map(|s| s.as_ptr().expose_provenance());
+        addresses.chain([0]).collect()
     };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
-    let addresses = [
-        program.as_ptr().expose_provenance(),
-        arguments.as_ptr().expose_provenance(),
-        environment.as_ptr().expose_provenance(),
-        0,
-        0,
-    ];
+    let lists = [&arguments, &environment].map(|list| list.as_ptr().expose_provenance());
+    let [arguments_at, environment_at] = lists;
+    let program_at = program.as_ptr().expose_provenance();
     // SAFETY: a string and two null-terminated arrays of pointers to strings,
     // all alive during the call. Success ends this program.
-    match unsafe { syscall(SYS_EXECVE, addresses) } {
+    match unsafe { syscall(SYS_EXECVE, [program_at, arguments_at, environment_at, 0, 0]) } {
         Err(errno) => errno,
         Ok(_) => Errno::INVAL,
     }
@@ -234,15 +227,9 @@ pub fn wait_for_signal() -> io::Result<Option<u8>> {
 /// What `prlimit64` says.
 pub fn set_limit(number: u8, soft: u64, hard: u64) -> io::Result<()> {
     let limit = [soft, hard];
-    let arguments = [
-        0,
-        usize::from(number),
-        limit.as_ptr().expose_provenance(),
-        0,
-        0,
-    ];
+    let address = core::ptr::from_ref(&limit).expose_provenance();
     // SAFETY: reads one `struct rlimit64`, two numbers, and writes nothing back.
-    unsafe { syscall(SYS_PRLIMIT64, arguments) }.map(drop)
+    unsafe { syscall(SYS_PRLIMIT64, [0, number.into(), address, 0, 0]) }.map(drop)
 }
 
 #[cfg(test)]
