@@ -43,7 +43,8 @@ impl Cmdline {
     /// Reads `/proc/cmdline` without its final newline.
     ///
     /// # Errors
-    /// The first word that is unknown, repeated, out of place, malformed or missing, and what was expected.
+    /// What was got and expected at the first word that is unknown, repeated, out
+    /// of place, malformed or missing.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text).split(' ');
         let console = "console=ttyS0";

@@ -38,8 +38,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Dhcp {
     link: Link,
-    /// With the time it counts from. `None` once expired or taken back: the
-    /// interface then has no address.
+    /// With its end. `None` once taken back: the interface then has no address.
     held: Option<(Lease, Duration)>,
     /// When to renew.
     pub(super) next: Duration,
@@ -81,16 +80,14 @@ impl Dhcp {
     pub(super) fn renew(&mut self, deadline: Deadline) -> Result<(), Failure> {
         let start = now();
         self.next = start.saturating_add(RENEWAL_INTERVAL);
-        let Some((lease, rest)) = self.held.as_ref().and_then(|(lease, since)| {
-            let rest = since.saturating_add(lease.length()).saturating_sub(start);
-            (!rest.is_zero()).then_some((lease, rest))
-        }) else {
+        let Some((lease, end)) = self.held.as_ref().filter(|(_, end)| start < *end) else {
             self.give_up()?;
             return self.acquire(deadline).map(drop);
         };
         // Never sleeps past the end of the lease.
-        self.next = self.next.min(start.saturating_add(rest));
+        self.next = self.next.min(*end);
         // In the last eighth any server may extend it (T2 of RFC 2131 section 4.4.5).
+        let rest = end.saturating_sub(start);
         let address = if rest.saturating_mul(8) > lease.length() {
             lease.server
         } else {
@@ -113,7 +110,8 @@ impl Dhcp {
     fn hold(&mut self, lease: Lease, start: Duration) {
         let half = Duration::from_secs(u64::from(lease.seconds) >> 1);
         self.next = start.saturating_add(half);
-        self.held = Some((lease, start));
+        let end = start.saturating_add(lease.length());
+        self.held = Some((lease, end));
     }
 
     /// Tried again at the next attempt if the kernel refuses.
