@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use measured_boot::code::Code;
-use measured_boot::keys::{BOOT_KEY_SIZE, BootKey};
-use measured_boot::manifest::{Broker, Manifest, Tee};
+use measured_boot::keys::{BOOT_KEY_SIZE, BootKey, VolumeKey};
+use measured_boot::manifest::{Broker, Manifest, Resource, Tee};
 
 use crate::broker;
 use crate::console;
@@ -29,6 +29,8 @@ pub struct TeeDevice(Option<Tpm>);
 pub struct Released {
     /// The boot filesystem's key, when there is a boot filesystem.
     pub boot_key: Option<BootKey>,
+    /// The key of every persistent volume of the manifest, in its order.
+    pub volume_keys: Vec<VolumeKey>,
     /// Every secret of the manifest, in its order.
     pub secrets: Vec<ReleasedSecret>,
     /// For the latch.
@@ -71,6 +73,7 @@ pub fn obtain_keys(
     else {
         return Ok(Released {
             boot_key: None,
+            volume_keys: Vec::new(),
             secrets: Vec::new(),
             tee: TeeDevice(None),
         });
@@ -79,20 +82,13 @@ pub fn obtain_keys(
 
     let boot_key = match &manifest.boot {
         None => None,
-        Some(boot) => {
-            let key = attested.fetch(&boot.key, BOOT_KEY_SIZE.saturating_add(1))?;
-            Some(BootKey::from_slice(key.expose()).ok_or_else(|| {
-                let got = key.expose().len();
-                let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
-                BootError::new(
-                    Code::KeyLength,
-                    STEP,
-                    format_args!("use {}", boot.key),
-                    cause,
-                )
-            })?)
-        }
+        Some(boot) => Some(fetch_key(&mut attested, &boot.key, BootKey::from_slice)?),
     };
+    let mut volume_keys = Vec::with_capacity(manifest.volumes.len());
+    for volume in &manifest.volumes {
+        let key = fetch_key(&mut attested, &volume.key, VolumeKey::from_slice)?;
+        volume_keys.push(key);
+    }
     let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
     for secret in &manifest.container.secrets {
         let value = attested.fetch(&secret.resource, MAX_SECRET)?;
@@ -104,8 +100,23 @@ pub fn obtain_keys(
     console::progress("attestation: keys released");
     Ok(Released {
         boot_key,
+        volume_keys,
         secrets,
         tee: TeeDevice(Some(tpm)),
+    })
+}
+
+fn fetch_key<K>(
+    attested: &mut broker::Attested,
+    resource: &Resource,
+    from_slice: fn(&[u8]) -> Option<K>,
+) -> Result<K, BootError> {
+    let key = attested.fetch(resource, BOOT_KEY_SIZE.saturating_add(1))?;
+    from_slice(key.expose()).ok_or_else(|| {
+        let got = key.expose().len();
+        let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
+        let action = format_args!("use {resource}");
+        BootError::new(Code::KeyLength, STEP, action, cause)
     })
 }
 

@@ -24,6 +24,12 @@ const SKIP_LOCKFS: u32 = 1 << 10;
 const SECURE_DATA: u32 = 1 << 15;
 /// `DM_SUSPEND_FLAG`; absent in a suspend request, it resumes.
 const SUSPEND: u32 = 1 << 1;
+/// `DM_STATUS_TABLE_FLAG`: a status request for the table, not for statistics.
+const STATUS_TABLE: u32 = 1 << 4;
+/// Room for one table as the kernel reads it back.
+const STATUS_SIZE: usize = 1024;
+/// `struct dm_target_spec`: sector_start, length, status, next, target_type[16].
+const SPEC_SIZE: usize = 40;
 
 /// Offsets in `struct dm_ioctl`.
 mod offset {
@@ -45,11 +51,11 @@ pub enum Loaded {}
 #[derive(Debug)]
 pub enum Active {}
 
-/// A read-only device-mapper device.
+/// A device-mapper device.
 #[derive(Debug)]
 pub struct Device<State> {
     control: OwnedFd,
-    name: &'static str,
+    name: String,
     number: u64,
     state: PhantomData<State>,
 }
@@ -79,7 +85,7 @@ impl Device<Created> {
     ///
     /// # Errors
     /// What the kernel says; `EBUSY` for a name in use.
-    pub fn create(name: &'static str) -> io::Result<Self> {
+    pub fn create(name: &str) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let control = rustix::fs::open("/dev/mapper/control", flags, Mode::empty())?;
         let mut request = request(name, 0, None)?;
@@ -87,18 +93,28 @@ impl Device<Created> {
         let number = field(&request, offset::DEV).map(u64::from_ne_bytes)?;
         Ok(Self {
             control,
-            name,
+            name: String::from(name),
             number,
             state: PhantomData,
         })
     }
 
-    /// Loads the table.
+    /// Creates a device that can be written, with a table, and puts it into use.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn writable(name: &str, target: &Target<'_>) -> io::Result<Device<Active>> {
+        let created = Self::create(name)?;
+        created.load_table(target, 0)?;
+        created.into_state::<Loaded>().activate()
+    }
+
+    /// Loads the table of a read-only device.
     ///
     /// # Errors
     /// What the kernel says; `EINVAL` for parameters it does not take.
     pub fn load(self, target: &Target<'_>) -> io::Result<Device<Loaded>> {
-        self.load_table(target)?;
+        self.load_table(target, READONLY)?;
         Ok(self.into_state())
     }
 }
@@ -131,21 +147,46 @@ impl Device<Active> {
     /// # Errors
     /// What the kernel says. The device then may be left suspended.
     pub fn reload(&self, target: &Target<'_>) -> io::Result<()> {
-        self.load_table(target)?;
-        let mut suspend = request(self.name, SUSPEND | SKIP_LOCKFS, None)?;
+        self.load_table(target, READONLY)?;
+        let mut suspend = request(&self.name, SUSPEND | SKIP_LOCKFS, None)?;
         device_mapper::run(&self.control, Command::Suspend, &mut suspend)?;
         self.resume()
+    }
+
+    /// Whether the kernel, asked for the parameters of the only target, says
+    /// these. What it took from the disk shows here too.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn reads_back(&self, parameters: &str) -> io::Result<bool> {
+        let mut status = request(&self.name, STATUS_TABLE, None)?;
+        status.resize(STATUS_SIZE, 0);
+        device_mapper::run(&self.control, Command::TableStatus, &mut status)?;
+        // The kernel starts its answer where the request said.
+        let text = status.get(HEADER_SIZE.saturating_add(SPEC_SIZE)..);
+        let end = |text: &&[u8]| text.iter().position(|byte| *byte == 0);
+        let text = text.and_then(|text| text.get(..end(&text)?));
+        Ok(text == Some(parameters.as_bytes()))
+    }
+
+    /// Takes the device out of use: what it holds back is written out.
+    ///
+    /// # Errors
+    /// `EBUSY` while something uses it.
+    pub fn remove(self) -> io::Result<()> {
+        let mut remove = request(&self.name, 0, None)?;
+        device_mapper::run(&self.control, Command::Remove, &mut remove)
     }
 }
 
 impl<State> Device<State> {
-    fn load_table(&self, target: &Target<'_>) -> io::Result<()> {
-        let mut request = request(self.name, READONLY | SECURE_DATA, Some(target))?;
+    fn load_table(&self, target: &Target<'_>, access: u32) -> io::Result<()> {
+        let mut request = request(&self.name, access | SECURE_DATA, Some(target))?;
         device_mapper::run(&self.control, Command::LoadTable, &mut request)
     }
 
     fn resume(&self) -> io::Result<()> {
-        let mut resume = request(self.name, READONLY | SKIP_LOCKFS, None)?;
+        let mut resume = request(&self.name, READONLY | SKIP_LOCKFS, None)?;
         device_mapper::run(&self.control, Command::Suspend, &mut resume)
     }
 
@@ -168,8 +209,6 @@ impl<State> Device<State> {
 /// Lays out `struct dm_ioctl`, and after it, for a table, one `struct
 /// dm_target_spec` with its parameters as a C string.
 fn request(name: &str, flags: u32, target: Option<&Target<'_>>) -> io::Result<Zeroizing<Vec<u8>>> {
-    /// `struct dm_target_spec`: sector_start, length, status, next, target_type[16].
-    const SPEC_SIZE: usize = 40;
     let parameters = target.map_or("", |target| target.parameters);
     // The kernel wants every spec aligned to 8 bytes.
     let size = HEADER_SIZE

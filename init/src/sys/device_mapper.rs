@@ -23,6 +23,8 @@ pub enum Command {
     Suspend = 6,
     /// `DM_TABLE_LOAD`
     LoadTable = 9,
+    /// `DM_TABLE_STATUS`
+    TableStatus = 12,
 }
 
 /// `_IOWR(DM_IOCTL, nr, struct dm_ioctl)`, with `DM_IOCTL` = 0xfd.
@@ -97,5 +99,6 @@ mod tests {
         assert_eq!(opcode(Command::Remove), 0xc138_fd04);
         assert_eq!(opcode(Command::Suspend), 0xc138_fd06);
         assert_eq!(opcode(Command::LoadTable), 0xc138_fd09);
+        assert_eq!(opcode(Command::TableStatus), 0xc138_fd0c);
     }
 }

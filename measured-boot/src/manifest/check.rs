@@ -1,13 +1,16 @@
 //! The bounds of a manifest's members.
 
-use super::{Container, ContainerRoot, Error, Manifest, Network, SecretTarget, Tee, VERSION};
+use super::{
+    Container, ContainerRoot, Error, Manifest, Network, PersistentVolume, SecretTarget, Tee,
+    VERSION,
+};
 use crate::verity::MAX_DATA_BLOCKS;
 
 const MAX_MEMORY: u64 = 1 << 44;
 
 /// Says the first member that is out of bounds.
 pub(super) fn manifest(m: &Manifest) -> Result<(), Error> {
-    let rules: [(bool, &str, &str); 12] = [
+    let rules: [(bool, &str, &str); 13] = [
         (m.version == VERSION, "version", "1"),
         (
             name_ok(&m.image.name),
@@ -73,6 +76,11 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Error> {
             "broker",
             "present with container.secrets",
         ),
+        (
+            m.volumes.is_empty() || m.broker.is_some(),
+            "broker",
+            "present with volumes",
+        ),
     ];
     first(&rules)?;
     if let Some(Network::Static(n)) = &m.network {
@@ -81,7 +89,29 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Error> {
             (n.dns.len() <= 3, "network.dns", "at most 3 addresses"),
         ])?;
     }
+    volumes(&m.volumes)?;
     container(&m.container)
+}
+
+fn volumes(all: &[PersistentVolume]) -> Result<(), Error> {
+    let unique = |v: &PersistentVolume| all.iter().filter(|w| w.name == v.name).count() == 1;
+    first(&[
+        (
+            all.len() <= 8 && all.iter().all(|v| v.volume().is_some() && unique(v)),
+            "volumes",
+            "at most 8, with names of their own of 1 to 12 of a-z, 0-9, '-', and 16 MiB to 1 TiB",
+        ),
+        (
+            all.iter().all(|v| path_ok(&v.mount)),
+            "volumes.mount",
+            "an absolute, plain path",
+        ),
+        (
+            all.iter().all(|v| (1..1 << 53).contains(&v.epoch)),
+            "volumes.epoch",
+            "1 to 2^53",
+        ),
+    ])
 }
 
 fn container(c: &Container) -> Result<(), Error> {
