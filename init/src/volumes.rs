@@ -17,13 +17,21 @@ use measured_boot::volume::{BLOCK_SIZE, crypt_table};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{self, Errno};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use zeroize::Zeroizing;
 
 use crate::console;
 use crate::disk;
-use crate::dm::{Active, Device, Target};
+use crate::dm::{Device, Target};
 use crate::error::BootError;
 
 const STEP: &str = "volumes";
+const NEEDS: disk::Needs = disk::Needs {
+    step: STEP,
+    missing: Code::VolumeMissing,
+    ambiguous: Code::VolumeAmbiguous,
+    short: Code::VolumeSize,
+    unreadable: Code::VolumeDevice,
+};
 
 /// Every volume of the manifest is mounted, writable, and its key is in the
 /// kernel only.
@@ -36,7 +44,7 @@ struct Volume {
     source: String,
     target: String,
     /// From the top: dm-crypt, dm-integrity, the disk.
-    devices: [Device<Active>; 3],
+    devices: [Device; 3],
 }
 
 /// Opens and mounts the volumes, consuming their keys.
@@ -67,31 +75,16 @@ fn open_one(description: &PersistentVolume, key: VolumeKey) -> Result<Volume, Bo
         .map_err(failed(Code::Internal, "size"))?;
     let keys = key.volume(&volume.identity());
 
-    let found = disk::find(&format!("volume-{name}"), volume.disk_sectors());
-    let found = found.map_err(|cause| {
-        let code = match cause {
-            disk::Error::Missing => Code::VolumeMissing,
-            disk::Error::Ambiguous => Code::VolumeAmbiguous,
-            disk::Error::Short { .. } => Code::VolumeSize,
-            disk::Error::Io(_) => Code::VolumeDevice,
-        };
-        BootError::new(
-            code,
-            STEP,
-            format_args!("find the disk of volume {name}"),
-            cause,
-        )
-    })?;
+    let found = disk::find(&format!("volume-{name}"), volume.disk_sectors(), &NEEDS)?;
     // A device of the manifest's length, so that the kernel's arithmetic does not
     // depend on that of the host's disk.
-    let disk = stack(
-        name,
-        "disk",
+    let linear = target(
         "linear",
         volume.disk_sectors(),
-        &format!("{} 0", found.device),
-    )
-    .map_err(device("open the disk of"))?;
+        format!("{} 0", found.device),
+    );
+    let disk = Device::open_writable(&format!("volume-{name}-disk"), &linear)
+        .map_err(device("open the disk of"))?;
 
     let start = read_start(&disk.node()).map_err(device("read the header of"))?;
     let (header, superblock) = start.split_at(BLOCK_SIZE);
@@ -108,19 +101,18 @@ fn open_one(description: &PersistentVolume, key: VolumeKey) -> Result<Volume, Bo
     }
 
     let table = volume.integrity_table(&disk.device());
-    let integrity = stack(
-        name,
-        "integrity",
-        "integrity",
-        volume.data_sectors(),
-        &table,
-    )
-    .map_err(device("open dm-integrity of"))?;
-    if !integrity.reads_back(&table).map_err(device("read back"))? {
+    let tags = target("integrity", volume.data_sectors(), table);
+    let integrity = Device::open_writable(&format!("volume-{name}-integrity"), &tags)
+        .map_err(device("open dm-integrity of"))?;
+    if !integrity.reads_back(&tags).map_err(device("read back"))? {
         return Err(refuse("the kernel read another one"));
     }
-    let table = crypt_table(&integrity.device(), &keys);
-    let crypt = stack(name, "crypt", "crypt", volume.data_sectors(), &table)
+    let data = Target {
+        kind: "crypt",
+        sectors: volume.data_sectors(),
+        parameters: crypt_table(&integrity.device(), &keys),
+    };
+    let crypt = Device::open_writable(&format!("volume-{name}-crypt"), &data)
         .map_err(device("open dm-crypt of"))?;
 
     let source = format!("/mnt/volume-{name}");
@@ -144,19 +136,12 @@ fn open_one(description: &PersistentVolume, key: VolumeKey) -> Result<Volume, Bo
     })
 }
 
-fn stack(
-    name: &str,
-    layer: &str,
-    kind: &'static str,
-    sectors: u64,
-    parameters: &str,
-) -> io::Result<Device<Active>> {
-    let target = Target {
+fn target(kind: &'static str, sectors: u64, parameters: String) -> Target {
+    Target {
         kind,
         sectors,
-        parameters,
-    };
-    Device::writable(&format!("volume-{name}-{layer}"), &target)
+        parameters: Zeroizing::new(parameters),
+    }
 }
 
 /// Header and superblock, in one read.

@@ -12,7 +12,8 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-use crate::verity::{Geometry, RootHash};
+use crate::base16::Hex32;
+use crate::verity::Geometry;
 
 /// What a loader that hands the initrd over by the EFI file protocol appends.
 pub const LOADER_SUFFIX: &str = " initrd=initrd";
@@ -22,7 +23,7 @@ pub const LOADER_SUFFIX: &str = " initrd=initrd";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmdline {
     /// Root hash of the rootfs.
-    pub root_hash: RootHash,
+    pub root_hash: Hex32,
     /// Size of the rootfs; its hash tree follows the data.
     pub geometry: Geometry,
 }
@@ -46,47 +47,34 @@ impl Cmdline {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let text = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text);
         let mut words = text.split(' ');
-        let mut expect = |key: &'static str| match words.next() {
-            None => Err(Error::Missing { key }),
-            Some(word) => word
-                .strip_prefix(key)
-                .and_then(|rest| rest.strip_prefix('='))
-                .ok_or_else(|| Error::Unexpected {
-                    got: shorten(word),
-                    expected: key,
-                }),
+        let mut value = |key: &str| {
+            let missing = || Error(format!("parameter {key} is missing"));
+            let word = words.next().ok_or_else(missing)?;
+            let value = word.strip_prefix(key).and_then(|v| v.strip_prefix('='));
+            value.ok_or_else(|| unexpected(word, key))
         };
-
-        let console = expect("console")?;
+        let (console, hash, blocks) = (value("console")?, value("roothash")?, value("rootblocks")?);
+        if let Some(word) = words.next() {
+            return Err(unexpected(word, "the end"));
+        }
+        let bad = |key, value| {
+            let value = shorten(value);
+            Error(format!("parameter {key} has bad value \"{value}\""))
+        };
         if console != "ttyS0" {
-            return Err(Error::Value {
-                key: "console",
-                got: shorten(console),
-            });
+            return Err(bad("console", console));
         }
-        let hash = expect("roothash")?;
-        let root_hash = RootHash::from_hex(hash).ok_or_else(|| Error::Value {
-            key: "roothash",
-            got: shorten(hash),
-        })?;
-        let blocks = expect("rootblocks")?;
-        let geometry = parse_decimal(blocks)
-            .and_then(Geometry::new)
-            .ok_or_else(|| Error::Value {
-                key: "rootblocks",
-                got: shorten(blocks),
-            })?;
-        match words.next() {
-            None => Ok(Self {
-                root_hash,
-                geometry,
-            }),
-            Some(word) => Err(Error::Unexpected {
-                got: shorten(word),
-                expected: "the end",
-            }),
-        }
+        let geometry = parse_decimal(blocks).and_then(Geometry::new);
+        Ok(Self {
+            root_hash: Hex32::from_hex(hash).ok_or_else(|| bad("roothash", hash))?,
+            geometry: geometry.ok_or_else(|| bad("rootblocks", blocks))?,
+        })
     }
+}
+
+fn unexpected(word: &str, expected: &str) -> Error {
+    let word = shorten(word);
+    Error(format!("got word \"{word}\", expected {expected}"))
 }
 
 /// Decimal without sign or leading zero, so that one number has one spelling.
@@ -105,56 +93,32 @@ fn shorten(word: &str) -> String {
     short
 }
 
-/// Why a command line is outside the grammar.
+/// Why a command line is outside the grammar: the first word that is unknown,
+/// repeated, out of place, malformed or missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     clippy::error_impl_error,
     reason = "named by its module, as cmdline::Error"
 )]
-pub enum Error {
-    /// A word that is not the one the grammar has at this place.
-    Unexpected {
-        /// The word, shortened and escaped.
-        got: String,
-        /// The parameter that should stand here.
-        expected: &'static str,
-    },
-    /// The line ends before this parameter.
-    Missing {
-        /// The parameter.
-        key: &'static str,
-    },
-    /// The right parameter with a value outside its grammar.
-    Value {
-        /// The parameter.
-        key: &'static str,
-        /// The value, shortened and escaped.
-        got: String,
-    },
-}
+pub struct Error(String);
 
 impl core::error::Error for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unexpected { got, expected } => {
-                write!(f, "got word \"{got}\", expected {expected}")
-            }
-            Self::Missing { key } => write!(f, "parameter {key} is missing"),
-            Self::Value { key, got } => write!(f, "parameter {key} has bad value \"{got}\""),
-        }
+        f.write_str(&self.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Cmdline;
-    use crate::verity::{Geometry, RootHash};
+    use crate::base16::Hex32;
+    use crate::verity::Geometry;
 
     fn sample() -> Cmdline {
         Cmdline {
-            root_hash: RootHash([0x5a; 32]),
+            root_hash: Hex32([0x5a; 32]),
             geometry: Geometry::new(70).unwrap(),
         }
     }

@@ -25,6 +25,8 @@ pub mod verity;
 pub mod volume;
 
 #[cfg(feature = "std")]
+mod content_id;
+#[cfg(feature = "std")]
 pub mod hash_tree;
 #[cfg(feature = "std")]
 pub mod predict;
