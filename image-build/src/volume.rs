@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use measured_boot::keys::VolumeKeys;
 use measured_boot::manifest::PersistentVolume;
-use measured_boot::verity::SECTOR_SIZE;
+use measured_boot::verity::{BLOCK_SIZE as BLOCK, SECTOR_SIZE};
 use measured_boot::volume::{BLOCK_SIZE, Volume};
 use tempfile::NamedTempFile;
 
@@ -26,18 +26,17 @@ use sectors::Sectors;
 /// # Errors
 /// A size that is no number of blocks. Other bounds are the manifest's.
 pub fn describe(volumes: &[config::Volume]) -> Result<Vec<PersistentVolume>> {
-    let block = u64::try_from(BLOCK_SIZE)?;
     let describe = |volume: &config::Volume| {
         let (name, size) = (&volume.name, volume.size.0);
         ensure!(
-            size.is_multiple_of(block),
-            "cannot use config: volume {name}: got a size of {size} bytes, expected a multiple of {block}"
+            size.is_multiple_of(BLOCK),
+            "cannot use config: volume {name}: got a size of {size} bytes, expected a multiple of {BLOCK}"
         );
         Ok(PersistentVolume {
             name: name.clone(),
             key: volume.key.clone(),
             mount: volume.mount.clone(),
-            data_blocks: size / block,
+            data_blocks: size / BLOCK,
             epoch: volume.epoch,
         })
     };
@@ -102,7 +101,6 @@ fn write(volume: &Volume, keys: &VolumeKeys, disk: &File, plain: &File) -> Resul
 }
 
 fn read(volume: &Volume, keys: &VolumeKeys, disk: &File, plain: &File) -> Result<()> {
-    let block = u64::try_from(BLOCK_SIZE)?;
     let mut start = vec![0; journal::unused(volume).len().saturating_add(2 * BLOCK_SIZE)];
     disk.read_exact_at(&mut start, 0)?;
     let (header, rest) = start.split_at(BLOCK_SIZE);
@@ -118,7 +116,7 @@ fn read(volume: &Volume, keys: &VolumeKeys, disk: &File, plain: &File) -> Result
         journal::is_unused(journal),
         "its journal is in use: the guest runs, or did not end by itself; let it boot and end once more"
     );
-    plain.set_len(volume.data_blocks().saturating_mul(block))?;
+    plain.set_len(volume.data_blocks().saturating_mul(BLOCK))?;
     Sectors::new(volume, keys)?.read(disk, plain)
 }
 
