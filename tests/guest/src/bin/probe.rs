@@ -303,17 +303,22 @@ fn volume(path: &str) {
             .and_then(|mut file| file.write_all(&content).and_then(|()| file.sync_all()));
         return report("volume write", written);
     };
-    let (mut good, mut failed, mut altered) = (0, 0, 0);
-    for number in 1..=BLOCKS {
-        let mut block = vec![0; BLOCK];
-        let start = std::io::SeekFrom::Start((number - 1) * 4096);
-        let read = file.seek(start).and_then(|_| file.read_exact(&mut block));
-        match read {
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => failed += 1,
-            Ok(()) if block == pattern(number) => good += 1,
-            _ => altered += 1,
-        }
-    }
+    let blocks: Vec<&str> = (1..=BLOCKS)
+        .zip((0..).step_by(BLOCK))
+        .map(|(number, start)| {
+            let mut block = vec![0; BLOCK];
+            let read = file
+                .seek(std::io::SeekFrom::Start(start))
+                .and_then(|_| file.read_exact(&mut block));
+            match read {
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => "failed",
+                Ok(()) if block == pattern(number) => "good",
+                _ => "altered",
+            }
+        })
+        .collect();
+    let [good, failed, altered] = ["good", "failed", "altered"]
+        .map(|state| blocks.iter().filter(|block| **block == state).count());
     println!("probe: volume {good} good {failed} failed {altered} altered");
 }
 
