@@ -3,11 +3,10 @@
 //! Init attests and never judges; the broker appraises.
 
 use alloc::vec::Vec;
-use core::fmt;
 
 use measured_boot::code::Code;
 use measured_boot::keys::{BOOT_KEY_SIZE, BootKey, VolumeKey};
-use measured_boot::manifest::{Broker, Manifest, Resource, Tee};
+use measured_boot::manifest::{Manifest, Resource, Tee};
 
 use crate::broker;
 use crate::console;
@@ -47,7 +46,13 @@ pub fn open_tee(manifest: &Manifest) -> Result<TeeDevice, BootError> {
         return Ok(TeeDevice(None));
     }
     if manifest.attestation.tee != [Tee::Tpm] {
-        let allowed = Allowed(&manifest.attestation.tee);
+        let allowed: Vec<_> = manifest
+            .attestation
+            .tee
+            .iter()
+            .map(|t| t.as_str())
+            .collect();
+        let allowed = allowed.join(", ");
         let cause = format_args!("this machine offers tpm, the manifest allows {allowed}");
         return Err(BootError::new(
             Code::TeeMissing,
@@ -78,12 +83,16 @@ pub fn obtain_keys(
             tee: TeeDevice(None),
         });
     };
-    let mut attested = attest(broker, interface, &mut tpm)?;
+    let session = broker::connect(broker, interface, Tee::Tpm)?;
+    console::progress("attestation: broker authenticated");
+    let evidence = tpm.evidence(&session.report_data())?;
+    let mut attested = session.attest(evidence)?;
+    console::progress("attestation: evidence accepted");
 
-    let boot_key = match &manifest.boot {
-        None => None,
-        Some(boot) => Some(fetch_key(&mut attested, &boot.key, BootKey::from_slice)?),
-    };
+    let mut boot_key = None;
+    if let Some(boot) = &manifest.boot {
+        boot_key = Some(fetch_key(&mut attested, &boot.key, BootKey::from_slice)?);
+    }
     let mut volume_keys = Vec::with_capacity(manifest.volumes.len());
     for volume in &manifest.volumes {
         let key = fetch_key(&mut attested, &volume.key, VolumeKey::from_slice)?;
@@ -92,17 +101,16 @@ pub fn obtain_keys(
     let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
     for secret in &manifest.container.secrets {
         let value = attested.fetch(&secret.resource, MAX_SECRET)?;
-        secrets.push(ReleasedSecret {
-            secret: secret.clone(),
-            value,
-        });
+        let secret = secret.clone();
+        secrets.push(ReleasedSecret { secret, value });
     }
     console::progress("attestation: keys released");
+    let tee = TeeDevice(Some(tpm));
     Ok(Released {
         boot_key,
         volume_keys,
         secrets,
-        tee: TeeDevice(Some(tpm)),
+        tee,
     })
 }
 
@@ -111,7 +119,7 @@ fn fetch_key<K>(
     resource: &Resource,
     from_slice: fn(&[u8]) -> Option<K>,
 ) -> Result<K, BootError> {
-    let key = attested.fetch(resource, BOOT_KEY_SIZE.saturating_add(1))?;
+    let key = attested.fetch(resource, MAX_SECRET)?;
     from_slice(key.expose()).ok_or_else(|| {
         let got = key.expose().len();
         let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
@@ -120,34 +128,9 @@ fn fetch_key<K>(
     })
 }
 
-fn attest(
-    broker: &Broker,
-    interface: &Interface,
-    tpm: &mut Tpm,
-) -> Result<broker::Attested, BootError> {
-    let session = broker::connect(broker, interface, Tee::Tpm)?;
-    console::progress("attestation: broker authenticated");
-    let evidence = tpm.evidence(&session.report_data())?;
-    let attested = session.attest(evidence)?;
-    console::progress("attestation: evidence accepted");
-    Ok(attested)
-}
-
 impl TeeDevice {
     /// Gives the device up, for the latch.
     pub(crate) fn into_tpm(self) -> Option<Tpm> {
         self.0
-    }
-}
-
-struct Allowed<'a>(&'a [Tee]);
-
-impl fmt::Display for Allowed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, tee) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{}", tee.as_str())?;
-        }
-        Ok(())
     }
 }
