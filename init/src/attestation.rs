@@ -5,8 +5,8 @@
 use alloc::vec::Vec;
 
 use measured_boot::code::Code;
-use measured_boot::keys::{BOOT_KEY_SIZE, BootKey};
-use measured_boot::manifest::{Manifest, Tee};
+use measured_boot::keys::{BOOT_KEY_SIZE, BootKey, VolumeKey};
+use measured_boot::manifest::{Manifest, Resource, Tee};
 
 use crate::broker;
 use crate::console;
@@ -28,6 +28,8 @@ pub struct TeeDevice(Option<Tpm>);
 pub struct Released {
     /// The boot filesystem's key, when there is a boot filesystem.
     pub boot_key: Option<BootKey>,
+    /// The key of every persistent volume of the manifest, in its order.
+    pub volume_keys: Vec<VolumeKey>,
     /// Every secret of the manifest, in its order.
     pub secrets: Vec<ReleasedSecret>,
     /// For the latch.
@@ -76,6 +78,7 @@ pub fn obtain_keys(
     else {
         return Ok(Released {
             boot_key: None,
+            volume_keys: Vec::new(),
             secrets: Vec::new(),
             tee: TeeDevice(None),
         });
@@ -88,14 +91,12 @@ pub fn obtain_keys(
 
     let mut boot_key = None;
     if let Some(boot) = &manifest.boot {
-        let key = attested.fetch(&boot.key, MAX_SECRET)?;
-        boot_key = BootKey::from_slice(key.expose());
-        if boot_key.is_none() {
-            let got = key.expose().len();
-            let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
-            let action = format_args!("use {}", boot.key);
-            return Err(BootError::new(Code::KeyLength, STEP, action, cause));
-        }
+        boot_key = Some(fetch_key(&mut attested, &boot.key, BootKey::from_slice)?);
+    }
+    let mut volume_keys = Vec::with_capacity(manifest.volumes.len());
+    for volume in &manifest.volumes {
+        let key = fetch_key(&mut attested, &volume.key, VolumeKey::from_slice)?;
+        volume_keys.push(key);
     }
     let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
     for secret in &manifest.container.secrets {
@@ -107,8 +108,23 @@ pub fn obtain_keys(
     let tee = TeeDevice(Some(tpm));
     Ok(Released {
         boot_key,
+        volume_keys,
         secrets,
         tee,
+    })
+}
+
+fn fetch_key<K>(
+    attested: &mut broker::Attested,
+    resource: &Resource,
+    from_slice: fn(&[u8]) -> Option<K>,
+) -> Result<K, BootError> {
+    let key = attested.fetch(resource, MAX_SECRET)?;
+    from_slice(key.expose()).ok_or_else(|| {
+        let got = key.expose().len();
+        let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
+        let action = format_args!("use {resource}");
+        BootError::new(Code::KeyLength, STEP, action, cause)
     })
 }
 

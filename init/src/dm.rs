@@ -14,16 +14,20 @@ use crate::sys::device_mapper::{Command, Request};
 const READONLY: u32 = 1 << 0;
 /// `DM_SUSPEND_FLAG`; absent in a suspend request, it resumes.
 const SUSPEND: u32 = 1 << 1;
+/// `DM_STATUS_TABLE_FLAG`: a status request for the table, not for statistics.
+const STATUS_TABLE: u32 = 1 << 4;
 const SKIP_LOCKFS: u32 = 1 << 10;
 /// `DM_SECURE_DATA_FLAG`: the kernel wipes its copies of the request.
 const SECURE_DATA: u32 = 1 << 15;
 
-/// A read-only device-mapper device in use.
+/// A device-mapper device in use.
 #[derive(Debug)]
 pub struct Device {
     control: OwnedFd,
-    name: &'static str,
+    name: String,
     number: u64,
+    /// [`READONLY`] or nothing.
+    access: u32,
 }
 
 /// One target over the whole device.
@@ -44,20 +48,33 @@ impl core::fmt::Debug for Target {
 }
 
 impl Device {
-    /// Creates a device, loads its table and puts it into use.
+    /// Creates a read-only device, loads its table and puts it into use.
     ///
     /// # Errors
     /// What the kernel says: `EBUSY` for a name in use, `EINVAL` for parameters it
     /// does not take.
-    pub fn open(name: &'static str, target: &Target) -> io::Result<Self> {
+    pub fn open(name: &str, target: &Target) -> io::Result<Self> {
+        Self::open_for(READONLY, name, target)
+    }
+
+    /// The same for a device that can be written.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_writable(name: &str, target: &Target) -> io::Result<Self> {
+        Self::open_for(0, name, target)
+    }
+
+    fn open_for(access: u32, name: &str, target: &Target) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let control = rustix::fs::open("/dev/mapper/control", flags, Mode::empty())?;
         let mut create = Request::new(name, 0)?;
         create.run(&control, Command::Create)?;
         let device = Self {
             control,
-            name,
+            name: String::from(name),
             number: create.device(),
+            access,
         };
         device.load_table(target)?;
         device.resume()?;
@@ -81,18 +98,37 @@ impl Device {
     /// What the kernel says. The device then may be left suspended.
     pub fn reload(&self, target: &Target) -> io::Result<()> {
         self.load_table(target)?;
-        Request::new(self.name, SUSPEND | SKIP_LOCKFS)?.run(&self.control, Command::Suspend)?;
+        Request::new(&self.name, SUSPEND | SKIP_LOCKFS)?.run(&self.control, Command::Suspend)?;
         self.resume()
     }
 
+    /// Whether the kernel, asked for the parameters of the only target, says
+    /// these. What it took from the disk shows here too.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn reads_back(&self, target: &Target) -> io::Result<bool> {
+        let mut status = Request::new(&self.name, STATUS_TABLE)?;
+        status.run(&self.control, Command::TableStatus)?;
+        Ok(status.has_parameters(&target.parameters))
+    }
+
+    /// Takes the device out of use: what it holds back is written out.
+    ///
+    /// # Errors
+    /// `EBUSY` while something uses it.
+    pub fn remove(self) -> io::Result<()> {
+        Request::new(&self.name, 0)?.run(&self.control, Command::Remove)
+    }
+
     fn load_table(&self, target: &Target) -> io::Result<()> {
-        let mut load = Request::new(self.name, READONLY | SECURE_DATA)?;
+        let mut load = Request::new(&self.name, self.access | SECURE_DATA)?;
         load.set_table(target.kind, target.sectors, &target.parameters)?;
         load.run(&self.control, Command::LoadTable)
     }
 
     fn resume(&self) -> io::Result<()> {
-        Request::new(self.name, READONLY | SKIP_LOCKFS)?.run(&self.control, Command::Suspend)
+        Request::new(&self.name, self.access | SKIP_LOCKFS)?.run(&self.control, Command::Suspend)
     }
 }
 

@@ -32,4 +32,5 @@ pub mod sys;
 mod tls;
 pub mod tpm;
 pub mod verity;
+pub mod volumes;
 pub mod workload;

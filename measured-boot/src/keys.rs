@@ -1,4 +1,5 @@
-//! What is derived from the master key of the encrypted boot filesystem.
+//! What is derived from the master keys that the broker releases: of the
+//! encrypted boot filesystem, and of each persistent volume.
 //!
 //! HKDF-SHA256 (RFC 5869) with an info string that is versioned and length-
 //! prefixed, so that no two purposes or contents can share bytes:
@@ -75,6 +76,42 @@ impl BootKey {
         let expanded = Hkdf::<Sha256>::new(None, &*self.0).expand(&info, &mut *output);
         debug_assert!(expanded.is_ok());
         output
+    }
+}
+
+/// The master key of one persistent volume. Not cloned, not printed, zeroed when
+/// dropped.
+#[derive(Debug)]
+pub struct VolumeKey(BootKey);
+
+/// The keys of one persistent volume.
+pub struct VolumeKeys {
+    /// Of the HMAC-SHA256 over the header.
+    pub header: Zeroizing<[u8; 64]>,
+    /// For dm-crypt `authenc(hmac(sha256),xts(aes))`: two AES-256 keys, then the
+    /// key of the HMAC.
+    pub data: Zeroizing<[u8; 96]>,
+}
+
+impl fmt::Debug for VolumeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VolumeKeys(redacted)")
+    }
+}
+
+impl VolumeKey {
+    /// Takes exactly [`BOOT_KEY_SIZE`] bytes; any other length is no volume key.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        BootKey::from_slice(bytes).map(Self)
+    }
+
+    /// Derives the keys of the volume with this identity
+    /// ([`crate::volume::Volume::identity`]), consuming the master.
+    pub fn volume(self, identity: &[u8]) -> VolumeKeys {
+        VolumeKeys {
+            header: self.0.derive("volume-header", identity),
+            data: self.0.derive("volume-data", identity),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::verity::Geometry;
+use crate::volume::Volume;
 
 pub use crate::base16::Hex32;
 
@@ -47,6 +48,8 @@ pub struct Manifest {
     pub network: Option<Network>,
     /// The encrypted boot filesystem.
     pub boot: Option<BootFilesystem>,
+    /// The persistent encrypted volumes.
+    pub volumes: Vec<PersistentVolume>,
     /// The one container.
     pub container: Container,
 }
@@ -158,6 +161,32 @@ impl BootFilesystem {
     /// Root hash and geometry; `None` when the number of blocks is out of bounds.
     pub fn verity(&self) -> Option<(Hex32, Geometry)> {
         Some((self.root_hash, Geometry::new(self.data_blocks)?))
+    }
+}
+
+/// A persistent encrypted volume: a disk that the container writes, and that
+/// keeps what it wrote from boot to boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersistentVolume {
+    /// Lower-case letters, digits and `-`; 1 to [`crate::volume::MAX_NAME`] characters.
+    /// The disk has the serial `volume-NAME`.
+    pub name: String,
+    /// The master key, `kbs:///REPOSITORY/TYPE/TAG`.
+    pub key: Resource,
+    /// Where the container sees it, writable.
+    pub mount: String,
+    /// Its size in blocks of 4096 bytes.
+    pub data_blocks: u64,
+    /// Its generation; a disk of another one does not open.
+    pub epoch: u64,
+}
+
+impl PersistentVolume {
+    /// What its header and keys are bound to; `None` when name or size is out of
+    /// bounds.
+    pub fn volume(&self) -> Option<Volume> {
+        Volume::new(&self.name, self.data_blocks, self.epoch)
     }
 }
 

@@ -25,6 +25,7 @@ mod disks;
 mod outcomes;
 mod peers;
 mod scene;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         container::ATTACKS,
         channels::ATTACKS,
         canaries::ATTACKS,
+        volumes::ATTACKS,
     ]
     .concat();
     let table = match defences::load(&attacks) {
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         channels::FACTS,
         canaries::FACTS,
         peers::FACTS,
+        volumes::FACTS,
     ];
     for (name, fact) in facts.concat() {
         trials.push(trial(name.into(), fact));

@@ -66,6 +66,8 @@ struct Plan<'a> {
     root: &'a str,
     /// Where the boot files are in init's tree, and in the container's.
     boot_files: Option<(&'a str, &'a str)>,
+    /// The same for each persistent volume.
+    volumes: Vec<(String, String)>,
     /// Content of `/etc/resolv.conf`.
     resolver: Option<String>,
     arguments: Vec<CString>,
@@ -117,6 +119,11 @@ pub fn prepare<'a>(
         container,
         root: storage.container_root(manifest),
         boot_files: storage.boot_files().zip(mount),
+        volumes: storage
+            .volumes()
+            .mounts()
+            .map(|(source, target)| (source.into(), target.into()))
+            .collect(),
         resolver: interface.and_then(|interface| resolver(interface.dns())),
         arguments,
         environment,

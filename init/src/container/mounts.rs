@@ -9,8 +9,8 @@ use alloc::format;
 use measured_boot::manifest::{SecretFile, SecretTarget, Tmpfs};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, makedev, mkdirat,
-    mknodat, openat, openat2, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, fstat,
+    makedev, mkdirat, mknodat, openat, openat2, symlinkat,
 };
 use rustix::io::{self, Errno};
 use rustix::mount::{
@@ -82,6 +82,14 @@ pub(super) fn enter(plan: &Plan<'_>) -> Result<(), Failure> {
         let files =
             bind(&open_source(source)?, NO_DEVICES | READ_ONLY).attempt("bind boot files")?;
         attach_at(&root, &files, target)?;
+    }
+    for (source, target) in &plan.volumes {
+        let volume = bind(&open_source(source)?, DATA).attempt("bind a volume")?;
+        let owner = (plan.container.uid, plan.container.gid);
+        let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+        chownat(&volume, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .attempt(format_args!("give the volume at {target} to the user"))?;
+        attach_at(&root, &volume, target)?;
     }
     for Tmpfs {
         path,

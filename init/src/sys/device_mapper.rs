@@ -21,10 +21,14 @@ const VERSION: [u32; 3] = [4, 0, 0];
 pub enum Command {
     /// `DM_DEV_CREATE`
     Create = 3,
+    /// `DM_DEV_REMOVE`
+    Remove = 4,
     /// `DM_DEV_SUSPEND`, which also resumes.
     Suspend = 6,
     /// `DM_TABLE_LOAD`
     LoadTable = 9,
+    /// `DM_TABLE_STATUS`
+    TableStatus = 12,
 }
 
 /// `_IOWR(DM_IOCTL, nr, struct dm_ioctl)`, with `DM_IOCTL` = 0xfd.
@@ -124,6 +128,13 @@ impl Request {
         unsafe { syscall(SYS_IOCTL, [control, opcode, address, 0, 0]) }.map(drop)
     }
 
+    /// Whether the kernel's answer has this one target's parameters, which stand
+    /// where those of a table are loaded from.
+    pub fn has_parameters(&self, text: &str) -> bool {
+        let end = self.parameters.iter().position(|byte| *byte == 0);
+        end.and_then(|end| self.parameters.get(..end)) == Some(text.as_bytes())
+    }
+
     /// The device's number, as the kernel's answer has it (`huge_encode_dev`).
     pub fn device(&self) -> u64 {
         self.device
@@ -146,8 +157,10 @@ mod tests {
     #[test]
     fn opcodes_match_the_kernels_header() {
         assert_eq!(opcode(Command::Create), 0xc138_fd03);
+        assert_eq!(opcode(Command::Remove), 0xc138_fd04);
         assert_eq!(opcode(Command::Suspend), 0xc138_fd06);
         assert_eq!(opcode(Command::LoadTable), 0xc138_fd09);
+        assert_eq!(opcode(Command::TableStatus), 0xc138_fd0c);
     }
 
     #[test]
@@ -173,6 +186,8 @@ mod tests {
         assert_eq!(request.kind[..7], *b"verity\0");
         assert_eq!(offset_of!(Request, parameters), HEADER_SIZE + 40);
         assert_eq!(request.parameters[..8], *b"1 254:0\0");
+        assert!(request.has_parameters("1 254:0"));
+        assert!(!request.has_parameters("1 254:01") && !request.has_parameters("1"));
     }
 
     #[test]

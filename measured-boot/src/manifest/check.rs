@@ -36,6 +36,7 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Error> {
     for (present, what) in [
         (m.boot.is_some(), "a boot filesystem"),
         (!m.container.secrets.is_empty(), "container.secrets"),
+        (!m.volumes.is_empty(), "volumes"),
     ] {
         let expected = format!("present with {what}");
         require(!present || m.broker.is_some(), "broker", &expected)?;
@@ -53,6 +54,17 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Error> {
     if let Some(Network::Static(network)) = &m.network {
         within("network.prefix", network.prefix, 1..=31)?;
         within("network.dns.length", network.dns.len(), 0..=3)?;
+    }
+    within("volumes.length", m.volumes.len(), 0..=8)?;
+    for volume in &m.volumes {
+        let same = m.volumes.iter().filter(|other| other.name == volume.name);
+        require(
+            volume.volume().is_some() && same.count() == 1,
+            "volumes",
+            "names of their own of 1 to 12 of a-z, 0-9, '-', and 16 MiB to 1 TiB",
+        )?;
+        require(path_ok(&volume.mount), "volumes.mount", PATH)?;
+        within("volumes.epoch", volume.epoch, 1..=1 << 53)?;
     }
     container(&m.container)
 }
