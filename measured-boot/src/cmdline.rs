@@ -43,38 +43,37 @@ impl Cmdline {
     /// Reads `/proc/cmdline` without its final newline.
     ///
     /// # Errors
-    /// The first word that is unknown, repeated, out of place, malformed or missing.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let text = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text);
-        let mut words = text.split(' ');
-        let mut value = |key: &str| {
-            let missing = || Error(format!("parameter {key} is missing"));
-            let word = words.next().ok_or_else(missing)?;
-            let value = word.strip_prefix(key).and_then(|v| v.strip_prefix('='));
-            value.ok_or_else(|| unexpected(word, key))
-        };
-        let (console, hash, blocks) = (value("console")?, value("roothash")?, value("rootblocks")?);
-        if let Some(word) = words.next() {
-            return Err(unexpected(word, "the end"));
+    /// The first word that is unknown, repeated, out of place, malformed or missing, and what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut words = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text).split(' ');
+        let console = "console=ttyS0";
+        expect(words.next(), console, |word| {
+            (word == console).then_some(())
+        })?;
+        let root_hash = expect(words.next(), "roothash=<64 of 0-9, a-f>", |word| {
+            Hex32::from_hex(word.strip_prefix("roothash=")?)
+        })?;
+        let geometry = expect(words.next(), "rootblocks=<1 to 2^32>", |word| {
+            Geometry::new(parse_decimal(word.strip_prefix("rootblocks=")?)?)
+        })?;
+        match words.next() {
+            None => Ok(Self {
+                root_hash,
+                geometry,
+            }),
+            word => Err(unexpected(word, "the end")),
         }
-        let bad = |key, value| {
-            let value = shorten(value);
-            Error(format!("parameter {key} has bad value \"{value}\""))
-        };
-        if console != "ttyS0" {
-            return Err(bad("console", console));
-        }
-        let geometry = parse_decimal(blocks).and_then(Geometry::new);
-        Ok(Self {
-            root_hash: Hex32::from_hex(hash).ok_or_else(|| bad("roothash", hash))?,
-            geometry: geometry.ok_or_else(|| bad("rootblocks", blocks))?,
-        })
     }
 }
 
-fn unexpected(word: &str, expected: &str) -> Error {
-    let word = shorten(word);
-    Error(format!("got word \"{word}\", expected {expected}"))
+/// What `parse` makes of the word at this place, described by `expected`.
+fn expect<T>(
+    word: Option<&str>,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, String> {
+    word.and_then(parse)
+        .ok_or_else(|| unexpected(word, expected))
 }
 
 /// Decimal without sign or leading zero, so that one number has one spelling.
@@ -83,31 +82,15 @@ fn parse_decimal(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
-/// The host chooses this text, and it goes to the console: printable ASCII only,
+/// The host chooses the word, and it goes to the console: printable ASCII only,
 /// and not more of it than a reader needs.
-fn shorten(word: &str) -> String {
-    let mut short: String = word.escape_default().take(40).collect();
-    if short.len() < word.len() {
-        short = format!("{short}...");
-    }
-    short
-}
-
-/// Why a command line is outside the grammar: the first word that is unknown,
-/// repeated, out of place, malformed or missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::error_impl_error,
-    reason = "named by its module, as cmdline::Error"
-)]
-pub struct Error(String);
-
-impl core::error::Error for Error {}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+fn unexpected(word: Option<&str>, expected: &str) -> String {
+    let Some(word) = word else {
+        return format!("got the end, expected {expected}");
+    };
+    let got: String = word.escape_default().take(40).collect();
+    let more = if got.len() < word.len() { "..." } else { "" };
+    format!("got word \"{got}{more}\", expected {expected}")
 }
 
 #[cfg(test)]
