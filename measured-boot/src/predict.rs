@@ -13,7 +13,8 @@
 
 mod authenticode;
 mod firmware;
-mod linux;
+pub(crate) mod linux;
+pub mod snp;
 
 #[cfg(test)]
 mod tests;
@@ -83,11 +84,7 @@ pub fn tpm(
     firmware: Vec<FirmwareProfile>,
 ) -> Result<TpmValues, Error> {
     let digests = linux::measured_kernels(kernel, initrd.len())?;
-    let [action, separator] = [sha256(BOOT_ACTION), sha256(&SEPARATOR)];
-    let pcr4: Vec<_> = digests
-        .into_iter()
-        .map(|kernel| replay(&[kernel, action, separator]))
-        .collect();
+    let pcr4: Vec<_> = digests.into_iter().map(pcr4_of_digest).collect();
     let pcr9 = replay(&[sha256(&load_options(cmdline)?), sha256(initrd)]);
     let zero = |covers: &str| predicted(vec![[0; 32]], covers);
 
@@ -121,6 +118,26 @@ pub fn tpm(
         pcrs: pcrs.collect::<BTreeMap<_, _>>(),
         firmware,
     })
+}
+
+/// PCR 4 of a direct boot that starts this kernel image.
+pub(crate) fn pcr4(image: &[u8]) -> Result<[u8; 32], Error> {
+    authenticode::digest(image).map(pcr4_of_digest)
+}
+
+fn pcr4_of_digest(kernel: [u8; 32]) -> [u8; 32] {
+    replay(&[kernel, sha256(BOOT_ACTION), sha256(&SEPARATOR)])
+}
+
+/// PCR 9 of a direct boot whose load options are these ASCII bytes, of which
+/// the NUL is the last.
+pub(crate) fn pcr9(load_options: &[u8], initrd: Option<&[u8]>) -> [u8; 32] {
+    let wide: Vec<u8> = load_options.iter().flat_map(|byte| [*byte, 0]).collect();
+    let events: Vec<_> = std::iter::once(wide.as_slice())
+        .chain(initrd)
+        .map(sha256)
+        .collect();
+    replay(&events)
 }
 
 /// The kernel's load options, as the EFI stub measures them.

@@ -38,6 +38,22 @@ pub(super) fn measured_kernels(kernel: &[u8], initrd_size: usize) -> Result<Vec<
     Ok(digests)
 }
 
+/// The kernel file with the setup header that QEMU writes. Without an initrd
+/// the initrd's fields stay as they are in the file, at any memory size.
+pub(crate) fn rewritten(
+    kernel: &[u8],
+    initrd_size: Option<usize>,
+    memory_mib: u32,
+) -> Result<Vec<u8>, Error> {
+    let mut image = kernel.to_vec();
+    let initrd = *field::<8>(&mut image, 0x218)?;
+    fill_header(&mut image, initrd_size.unwrap_or(0), memory_mib)?;
+    if initrd_size.is_none() {
+        *field(&mut image, 0x218)? = initrd;
+    }
+    Ok(image)
+}
+
 fn fill_header(kernel: &mut [u8], initrd_size: usize, memory_mib: u32) -> Result<(), Error> {
     let size = u32::try_from(initrd_size);
     let address = initrd_address(initrd_size, memory_mib);
