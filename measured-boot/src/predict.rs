@@ -17,7 +17,7 @@ pub(crate) mod linux;
 pub mod snp;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
