@@ -7,7 +7,8 @@
 mod authenticode;
 mod boot;
 mod firmware;
-mod linux;
+pub(crate) mod linux;
+pub mod snp;
 mod tdx;
 mod uki;
 
@@ -16,7 +17,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use self::boot::{Event, replay};
 use crate::manifest::Hex32;
@@ -187,6 +188,22 @@ pub fn tpm(
         pcrs: pcrs.collect::<BTreeMap<_, _>>(),
         firmware,
     })
+}
+
+/// PCR 4 of a direct boot that starts this kernel image.
+pub(crate) fn pcr4(image: &[u8]) -> Result<[u8; 32], Error> {
+    let kernel = authenticode::digest::<Sha256>(image)?;
+    let events = boot::direct::<Sha256>(kernel, Sha256::digest([]), Sha256::digest([]));
+    Ok(replay(events.iter().filter(|event| event.pcr == 4)).into())
+}
+
+/// PCR 9 of a direct boot whose load options are these ASCII bytes, of which
+/// the NUL is the last.
+pub(crate) fn pcr9(load_options: &[u8], initrd: Option<&[u8]>) -> [u8; 32] {
+    let wide: Vec<u8> = load_options.iter().flat_map(|byte| [*byte, 0]).collect();
+    let measured = std::iter::once(wide.as_slice()).chain(initrd);
+    let events: Vec<_> = measured.map(boot::by_kernel::<Sha256>).collect();
+    replay(&events).into()
 }
 
 fn predicted(values: Vec<[u8; 32]>, covers: &str) -> Register {

@@ -86,7 +86,7 @@ where
     let digest = |machine: Option<&u32>| match machine {
         None => authenticode::digest::<D>(kernel),
         Some(memory) => {
-            let image = linux::filled(kernel, initrd_size, *memory)?;
+            let image = linux::rewritten(kernel, Some(initrd_size), *memory)?;
             authenticode::digest::<D>(&image)
         }
     };
@@ -95,6 +95,11 @@ where
 
 fn event<D: Digest>(pcr: u8, by: Measurer, digest: Output<D>) -> Event<D> {
     Event { pcr, by, digest }
+}
+
+/// What the kernel's EFI stub measures of these bytes.
+pub(super) fn by_kernel<D: Digest>(bytes: &[u8]) -> Event<D> {
+    event(9, Measurer::Kernel, D::digest(bytes))
 }
 
 /// QEMU hands kernel, initrd and command line to OVMF, which starts the kernel.
@@ -134,7 +139,7 @@ where
     // Without Secure Boot the stub has the firmware load the kernel.
     events.push(event(4, Measurer::Firmware, linux?));
     events.push(event(9, Measurer::Kernel, cmdline));
-    events.push(event(9, Measurer::Kernel, D::digest(uki.initrd)));
+    events.push(by_kernel(uki.initrd));
     events.extend(exit_boot_services());
     Ok(events)
 }

@@ -60,10 +60,19 @@ impl fmt::Display for LowMemory {
     }
 }
 
-/// The kernel with its setup header filled, as QEMU of such a machine does.
-pub(super) fn filled(kernel: &[u8], initrd_size: usize, memory_mib: u32) -> Result<Vec<u8>, Error> {
+/// The kernel file with the setup header that QEMU writes. Without an initrd
+/// the initrd's fields stay as they are in the file, at any memory size.
+pub(crate) fn rewritten(
+    kernel: &[u8],
+    initrd_size: Option<usize>,
+    memory_mib: u32,
+) -> Result<Vec<u8>, Error> {
     let mut image = kernel.to_vec();
-    fill_header(&mut image, initrd_size, memory_mib)?;
+    let initrd = *field::<8>(&mut image, 0x218)?;
+    fill_header(&mut image, initrd_size.unwrap_or(0), memory_mib)?;
+    if initrd_size.is_none() {
+        *field(&mut image, 0x218)? = initrd;
+    }
     Ok(image)
 }
 
