@@ -24,6 +24,8 @@ pub mod tpm;
 pub mod verity;
 
 #[cfg(feature = "std")]
+pub mod event_log;
+#[cfg(feature = "std")]
 pub mod hash_tree;
 #[cfg(feature = "std")]
 pub mod predict;
