@@ -26,6 +26,8 @@ pub mod verity;
 #[cfg(feature = "std")]
 pub mod diff;
 #[cfg(feature = "std")]
+pub mod event_log;
+#[cfg(feature = "std")]
 pub mod explain;
 #[cfg(feature = "std")]
 pub mod hash_tree;
