@@ -8,7 +8,7 @@ use measured_boot::predict::snp::{Firmware, GuestFeatures, HashTable, Machine, V
 use serde_json::Value;
 use tempfile::TempDir;
 
-const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/snp");
+const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/launch-digest");
 const KERNEL: &[u8] = b"a kernel";
 const INITRD: &[u8] = b"an initrd";
 const CMDLINE: &str = "console=ttyS0 roothash=00 rootblocks=1";

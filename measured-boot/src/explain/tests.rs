@@ -14,8 +14,8 @@ use crate::predict::snp::{
 use crate::predict::tests::kernel;
 use crate::predict::{self, known_firmware};
 
-const AMD_SEV: &[u8] = include_bytes!("../../tests/vectors/snp/ovmf_AmdSev_suffix.bin");
-const OVMF: &[u8] = include_bytes!("../../tests/vectors/snp/ovmf_OvmfX64_suffix.bin");
+const AMD_SEV: &[u8] = include_bytes!("../../tests/vectors/launch-digest/ovmf_AmdSev_suffix.bin");
+const OVMF: &[u8] = include_bytes!("../../tests/vectors/launch-digest/ovmf_OvmfX64_suffix.bin");
 const INITRD: &[u8] = &[7; 5000];
 const CMDLINE: &[u8] = b"console=ttyS0 roothash=00 rootblocks=1";
 
