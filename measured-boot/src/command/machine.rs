@@ -2,7 +2,7 @@
 //! the launch digest, and none can be read from the image.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use measured_boot::predict::snp::{CpuType, Firmware, GuestFeatures, LaunchDigest, Machine, Vmm};
@@ -47,6 +47,11 @@ pub(crate) struct Described {
 }
 
 impl Options {
+    /// The firmware file, where one is given.
+    pub(crate) fn firmware(&self) -> Option<&Path> {
+        self.firmware.as_deref()
+    }
+
     pub(crate) fn describe(&self) -> Result<Described> {
         let name = needed(self.vmm.as_ref(), "--vmm")?;
         let vmm = Vmm::from_name(name, self.vcpu_type)?;

@@ -24,6 +24,7 @@ mod id_block;
 mod legacy;
 mod machine;
 mod metadata;
+mod table;
 mod vmsa;
 
 #[cfg(test)]

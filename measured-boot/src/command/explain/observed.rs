@@ -22,9 +22,19 @@ const LOG_START: [u8; 28] = {
     start
 };
 
+/// Bytes of a quote's header (Intel "DCAP Quote Generation Library", A.3), its
+/// `TEE_TYPE` for TDX, and where registers are in the TD report behind it.
+const QUOTE_HEADER: usize = 48;
+const TEE_TDX: [u8; 4] = [0x81, 0, 0, 0];
+const REGISTERS: [usize; 3] = [136, 376, 424];
+/// Version 5 has type and size of the report before it.
+const QUOTE_BODY_DESCRIPTOR: usize = 6;
+
 pub(super) enum Observed {
     LaunchDigest(LaunchDigest),
     Pcrs(Vec<(u8, [u8; 32])>),
+    /// MRTD, RTMR1 and RTMR2.
+    Td([[u8; 48]; 3]),
     /// An event log, not yet read.
     Log(Vec<u8>),
 }
@@ -55,11 +65,14 @@ impl Observed {
         if file.starts_with(&LOG_START) {
             return Ok(Self::Log(file.to_vec()));
         }
+        if let Some(registers) = quote_registers(file) {
+            return Ok(Self::Td(registers));
+        }
         let version = file.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
         let is_report = version.is_some_and(|version| REPORT_VERSIONS.contains(&version));
         ensure!(
             is_report && file.len() == REPORT,
-            "cannot tell what was observed: got {} bytes, expected a SEV-SNP report ({REPORT} bytes, version 2 to 5), 96 hexadecimal digits, the JSON of a TPM's evidence, or an event log",
+            "cannot tell what was observed: got {} bytes, expected a SEV-SNP report ({REPORT} bytes, version 2 to 5), a TDX quote (version 4 or 5), 96 hexadecimal digits, the JSON of a TPM's evidence, or an event log",
             file.len()
         );
         let digest = file.get(MEASUREMENT).and_then(<[u8]>::first_chunk);
@@ -68,6 +81,23 @@ impl Observed {
             None => bail!("cannot read report: it has no measurement"),
         }
     }
+}
+
+/// MRTD, RTMR1 and RTMR2 of a TDX quote of version 4 or 5; nothing of it is
+/// verified.
+fn quote_registers(file: &[u8]) -> Option<[[u8; 48]; 3]> {
+    let body = match file.first_chunk()? {
+        [4, 0] => QUOTE_HEADER,
+        [5, 0] => QUOTE_HEADER.checked_add(QUOTE_BODY_DESCRIPTOR)?,
+        _ => return None,
+    };
+    if file.get(4..8) != Some(&TEE_TDX) {
+        return None;
+    }
+    let report = file.get(body..)?;
+    let register = |offset: usize| report.get(offset..)?.first_chunk().copied();
+    let [mrtd, rtmr1, rtmr2] = REGISTERS.map(register);
+    Some([mrtd?, rtmr1?, rtmr2?])
 }
 
 /// `4=HEX,9=HEX`.
