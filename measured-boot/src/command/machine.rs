@@ -68,11 +68,12 @@ impl Options {
                     .with_context(|| format!("cannot use --firmware-digest {hex}: expected 96 hexadecimal digits in lower case"))
             })
             .transpose()?;
-        let firmware = match digest {
+        let read = || match digest {
             Some(digest) => Firmware::with_digest(&file, digest),
             None => Firmware::read(&file),
-        }
-        .with_context(|| shown.clone())?;
+        };
+        let (firmware, firmware_sha256) = rayon::join(read, || Sha256::digest(&file).into());
+        let firmware = firmware.with_context(|| shown.clone())?;
         // Every count in the range can be a machine.
         Machine::new(vmm, *vcpus.start(), features)?;
         Machine::new(vmm, *vcpus.end(), features)?;
@@ -82,7 +83,7 @@ impl Options {
             vcpus,
             firmware,
             firmware_name: shown,
-            firmware_sha256: Sha256::digest(&file).into(),
+            firmware_sha256,
             firmware_digest_given: digest.is_some(),
         })
     }
