@@ -11,7 +11,7 @@ use measured_boot::base16;
 use measured_boot::event_log::{self, Tcb};
 use measured_boot::explain::files::Release;
 use measured_boot::explain::snp::{Build, MOST_CHANGES, Question};
-use measured_boot::explain::{Answer, log, tdx, tpm};
+use measured_boot::explain::{Answer, Level, log, tdx, tpm};
 use measured_boot::predict::known_firmware;
 use measured_boot::predict::snp::{Firmware, LaunchDigest, Machine};
 use serde_json::{Value, json};
@@ -287,10 +287,16 @@ impl Explained {
         let tried = answer.candidates();
         println!("  tried {tried} candidates:");
         for level in &answer.levels {
-            println!(
-                "    {:>9} with {} changes to the prediction",
-                level.candidates, level.changes
-            );
+            let word = if level.changes == 1 {
+                "change"
+            } else {
+                "changes"
+            };
+            let Level {
+                changes,
+                candidates,
+            } = level;
+            println!("    {candidates:>9} with {changes} {word} to the prediction");
         }
         let of: Vec<_> = (answer.alternatives.iter())
             .map(|(what, number)| format!("{number} {what}"))

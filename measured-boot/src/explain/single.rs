@@ -87,11 +87,12 @@ pub(super) fn kernels(releases: &[Release<'_>]) -> Vec<Candidate<Vec<u8>>> {
     candidates
 }
 
+/// A command line as it is measured but not yet widened, and an initrd.
+type LoadOptions<'a> = (Vec<u8>, Option<&'a [u8]>);
+
 /// The load options and the initrd of every way in which they may have been
 /// given.
-pub(super) fn load_options<'a>(
-    releases: &[Release<'a>],
-) -> Vec<Candidate<(Vec<u8>, Option<&'a [u8]>)>> {
+pub(super) fn load_options<'a>(releases: &[Release<'a>]) -> Vec<Candidate<LoadOptions<'a>>> {
     let Some(first) = releases.first() else {
         return Vec::new();
     };

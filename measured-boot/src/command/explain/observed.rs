@@ -15,10 +15,11 @@ const REPORT: usize = 1184;
 const REPORT_VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
 const MEASUREMENT: std::ops::Range<usize> = 0x90..0xc0;
 
-/// `TCG_PCR_EVENT` of a crypto-agile log: PCR, type EV_NO_ACTION, SHA-1 of zeros.
-const LOG_START: [u8; 28] = {
-    let mut start = [0; 28];
-    start[4] = 3;
+/// `TCG_PCR_EVENT` that begins a crypto-agile log, behind its register: type
+/// EV_NO_ACTION, and zeros for a digest.
+const LOG_START: [u8; 24] = {
+    let mut start = [0; 24];
+    start[0] = 3;
     start
 };
 
@@ -61,8 +62,10 @@ impl Observed {
             let evidence = TpmEvidence::parse(file)?;
             return Ok(Self::Pcrs((0..).zip(evidence.quote.pcrs).collect()));
         }
-        // A log begins with an event without an action, of register 0.
-        if file.starts_with(&LOG_START) {
+        if file
+            .get(4..)
+            .is_some_and(|file| file.starts_with(&LOG_START))
+        {
             return Ok(Self::Log(file.to_vec()));
         }
         if let Some(registers) = quote_registers(file) {

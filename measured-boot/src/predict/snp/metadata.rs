@@ -132,7 +132,7 @@ impl Metadata {
 
 fn check_size(file: &[u8]) -> Result<u64, Error> {
     let size = file.len();
-    if size == 0 || size > MAX_FIRMWARE || size % PAGE != 0 {
+    if size == 0 || size > MAX_FIRMWARE || !size.is_multiple_of(PAGE) {
         let expected = format!("a multiple of {PAGE} bytes, at most {MAX_FIRMWARE}");
         return Err(Error::firmware("size", size, size, expected));
     }
