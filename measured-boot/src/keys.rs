@@ -8,9 +8,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+#[cfg(feature = "std")]
+pub use crate::content_id::ContentIdBuilder;
 
 /// Bytes of a boot key as the builder makes it and the broker releases it.
 pub const BOOT_KEY_SIZE: usize = 32;
@@ -52,12 +54,6 @@ impl BootKey {
         bytes.try_into().ok().map(|key| Self(Zeroizing::new(key)))
     }
 
-    /// Starts the HMAC that becomes the [`ContentId`]: feed it the EROFS bytes.
-    pub fn content_id(&self) -> ContentIdBuilder {
-        let key: Zeroizing<[u8; 64]> = self.derive("content-id", &[]);
-        ContentIdBuilder(<Hmac<Sha256> as KeyInit>::new(&(*key).into()))
-    }
-
     /// Derives volume key and salt, consuming the master: a boot needs it once.
     pub fn boot_filesystem(self, content_id: &ContentId) -> BootFilesystemKeys {
         BootFilesystemKeys {
@@ -66,7 +62,7 @@ impl BootKey {
         }
     }
 
-    fn derive<const N: usize>(&self, purpose: &str, id: &[u8]) -> Zeroizing<[u8; N]> {
+    pub(crate) fn derive<const N: usize>(&self, purpose: &str, id: &[u8]) -> Zeroizing<[u8; N]> {
         const { assert!(N <= 255 * 32, "RFC 5869 bounds the output") };
         let length = |part: &[u8]| u8::try_from(part.len()).unwrap_or(u8::MAX);
         let mut info = Vec::from(b"anchorhold/1");
@@ -79,27 +75,6 @@ impl BootKey {
         let expanded = Hkdf::<Sha256>::new(None, &*self.0).expand(&info, &mut *output);
         debug_assert!(expanded.is_ok());
         output
-    }
-}
-
-/// An HMAC over the plain bytes of a boot filesystem, in progress.
-pub struct ContentIdBuilder(Hmac<Sha256>);
-
-impl fmt::Debug for ContentIdBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentIdBuilder")
-    }
-}
-
-impl ContentIdBuilder {
-    /// Adds the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The content id of all bytes so far.
-    pub fn finish(self) -> ContentId {
-        ContentId(self.0.finalize().into_bytes().into())
     }
 }
 

@@ -24,6 +24,8 @@ pub mod tpm;
 pub mod verity;
 
 #[cfg(feature = "std")]
+mod content_id;
+#[cfg(feature = "std")]
 pub mod diff;
 #[cfg(feature = "std")]
 pub mod event_log;

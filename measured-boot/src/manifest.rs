@@ -12,8 +12,9 @@ use core::fmt;
 use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::base16;
-use crate::verity::{Geometry, RootHash};
+use crate::verity::Geometry;
+
+pub use crate::base16::Hex32;
 
 mod check;
 
@@ -155,8 +156,8 @@ pub struct BootFilesystem {
 
 impl BootFilesystem {
     /// Root hash and geometry; `None` when the number of blocks is out of bounds.
-    pub fn verity(&self) -> Option<(RootHash, Geometry)> {
-        Some((RootHash(self.root_hash.0), Geometry::new(self.data_blocks)?))
+    pub fn verity(&self) -> Option<(Hex32, Geometry)> {
+        Some((self.root_hash, Geometry::new(self.data_blocks)?))
     }
 }
 
@@ -282,10 +283,6 @@ pub struct Resource(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
-/// 32 bytes, lower-case hexadecimal in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hex32(pub [u8; 32]);
-
 /// An IPv4 address, dotted decimal in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4(pub core::net::Ipv4Addr);
@@ -375,13 +372,13 @@ json_string!(
     Bytes,
     "base64",
     |t| Base64::decode_vec(t).ok().map(Bytes),
-    |b| { Base64::encode_string(&b.0) }
+    |b| Base64::encode_string(&b.0)
 );
 json_string!(
     Hex32,
     "64 lower-case hexadecimal digits",
-    |t| base16::decode(t).map(Hex32),
-    |h| { base16::encode(&h.0) }
+    Hex32::from_hex,
+    |h| alloc::format!("{h}")
 );
 json_string!(
     Ipv4,
@@ -404,7 +401,7 @@ pub enum Error {
         /// Path of the member.
         name: &'static str,
         /// What it must be.
-        expected: &'static str,
+        expected: String,
     },
 }
 

@@ -122,6 +122,23 @@ fn rejects_members_out_of_bounds() {
         ("container.secrets", |m| m.container.tmpfs.clear()),
         ("container.stop_signal", |m| m.container.stop_signal = 0),
         ("container.pids", |m| m.container.pids = 0),
+        ("broker", |m| (m.broker, m.boot) = (None, None)),
+        ("broker.ca.length", |m| {
+            m.broker.as_mut().unwrap().ca.0 = vec![0; 8193]
+        }),
+        ("boot", |m| {
+            m.container.root = ContainerRoot::Boot;
+            m.boot = None;
+        }),
+        ("container.groups.length", |m| {
+            m.container.groups = vec![0; 65]
+        }),
+        ("container.memory", |m| m.container.memory = Some(1 << 44)),
+        ("container.writable", |m| m.container.writable = Some(4095)),
+        ("container.tmpfs.size", |m| m.container.tmpfs[0].size = 0),
+        ("container.tmpfs.mode", |m| {
+            m.container.tmpfs[0].mode = 0o2000
+        }),
     ];
     for (member, change) in changes {
         let mut manifest = sample();
