@@ -173,6 +173,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built> {
         rootfs: verity_values(&hash_tree.root_hash.0, hash_tree.geometry),
         boot: boot_values(&manifest),
         tpm,
+        snp: None,
         tdx: None,
     };
     output.write("reference-values.json", &reference_values.to_json()?)?;
