@@ -66,6 +66,7 @@ fn changed_uki() -> Result<()> {
         .or_else(|_| find(&file, b"code requires"))
         .or_else(|_| find(&file, b"CPU"))?;
     let mut bytes = fs::read(&file)?;
+    let at = usize::try_from(at)?;
     *bytes.get_mut(at).context("outside the file")? ^= 1;
     let changed = site.path().join("changed.efi");
     fs::write(&changed, bytes)?;
