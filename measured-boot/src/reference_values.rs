@@ -36,6 +36,9 @@ pub struct ReferenceValues {
     /// What a TPM's quote must show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmValues>,
+    /// What a SEV-SNP report must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpValues>,
     /// What a TDX quote must show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tdx: Option<TdxValues>,
@@ -81,6 +84,18 @@ pub struct TpmValues {
     /// The firmware builds whose logs are pinned; one of them must match in
     /// all its registers at once.
     pub firmware: Vec<FirmwareProfile>,
+}
+
+/// The launch digest of a SEV-SNP guest, by what the host may choose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpValues {
+    /// What the prediction takes for granted, for people.
+    pub assumptions: Vec<String>,
+    /// SHA-256 of the firmware file.
+    pub firmware: Hex32,
+    /// The digest of each number of vCPUs.
+    pub launch_digests: BTreeMap<u32, Hex48>,
 }
 
 /// MRTD and RTMR0 to RTMR3 of a TD, SHA-384.

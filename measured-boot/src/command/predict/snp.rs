@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use base64ct::{Base64, Encoding as _};
 use measured_boot::base16;
+use measured_boot::manifest::Hex32;
 use measured_boot::predict::snp::{EcdsaPublicKey, HashTable, IdBlock, LaunchDigest, SectionKind};
+use measured_boot::reference_values::{Hex48, SnpValues};
 use serde_json::{Value, json};
 
 use super::super::image::{self, Image};
@@ -14,7 +16,7 @@ use super::super::machine::{self, Described};
 #[derive(clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    machine: machine::Options,
+    pub(super) machine: machine::Options,
     /// Also print the ID block for this guest policy, such as 0x30000. Needs a single vCPU count.
     #[arg(long, value_name = "POLICY")]
     id_block_policy: Option<String>,
@@ -34,7 +36,7 @@ pub(super) struct Options {
     author_key: Option<PathBuf>,
 }
 
-pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
+pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<SnpValues> {
     let (described, table) = rayon::join(
         || options.machine.describe(),
         || HashTable::new(&image.kernel, &image.initrd, &image.cmdline),
@@ -55,7 +57,17 @@ pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
     } else {
         print(image, &described, &table, &digests, &identity);
     }
-    Ok(())
+    let assumed = assumptions(&described).into_iter();
+    let digests = digests.into_iter();
+    Ok(SnpValues {
+        assumptions: assumed
+            .map(|(what, value)| format!("{what}: {value}"))
+            .collect(),
+        firmware: Hex32(described.firmware_sha256),
+        launch_digests: digests
+            .map(|(vcpus, digest)| (vcpus, Hex48(digest.0)))
+            .collect(),
+    })
 }
 
 /// What a prediction takes for granted. No file tells any of it.
