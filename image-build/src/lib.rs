@@ -27,6 +27,7 @@ pub mod run;
 pub mod seccomp;
 pub mod spool;
 pub mod tree;
+pub mod uki;
 pub mod volume;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use measured_boot::base16;
 use measured_boot::manifest::{Hex32, Manifest, Tee};
-use measured_boot::predict::{self, known_firmware};
+use measured_boot::predict::{self, LowMemory, Payload, known_firmware};
 use measured_boot::reference_values::{FirmwareProfile, TpmValues};
 use sha2::{Digest as _, Sha256};
 
@@ -16,9 +16,7 @@ use sha2::{Digest as _, Sha256};
 /// The kernel is no EFI program, or a firmware is unknown.
 pub fn tpm(
     manifest: &Manifest,
-    kernel: &[u8],
-    initrd: &[u8],
-    cmdline: &str,
+    payload: &Payload<'_>,
     firmware: &[PathBuf],
 ) -> Result<Option<TpmValues>> {
     if manifest.attestation.tee != [Tee::Tpm] {
@@ -29,7 +27,7 @@ pub fn tpm(
         return Ok(None);
     }
     let profiles = profiles(firmware)?;
-    Ok(Some(predict::tpm(kernel, initrd, cmdline, profiles)?))
+    Ok(Some(predict::tpm(payload, LowMemory::Usual, profiles)?))
 }
 
 /// The profiles of these firmware files; all known ones without any.

@@ -27,10 +27,18 @@ pub mod volume;
 #[cfg(feature = "std")]
 mod content_id;
 #[cfg(feature = "std")]
+pub mod diff;
+#[cfg(feature = "std")]
+pub mod event_log;
+#[cfg(feature = "std")]
+pub mod explain;
+#[cfg(feature = "std")]
 pub mod hash_tree;
 #[cfg(feature = "std")]
 pub mod predict;
 #[cfg(feature = "std")]
 pub mod reference_values;
+#[cfg(feature = "std")]
+pub mod trustee;
 #[cfg(feature = "std")]
 pub mod verify;

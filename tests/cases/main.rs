@@ -24,6 +24,7 @@ mod container;
 mod disks;
 mod outcomes;
 mod peers;
+mod predictions;
 mod scene;
 mod volumes;
 
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         canaries::FACTS,
         peers::FACTS,
         volumes::FACTS,
+        predictions::FACTS,
     ];
     for (name, fact) in facts.concat() {
         trials.push(trial(name.into(), fact));
