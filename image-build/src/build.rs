@@ -145,6 +145,8 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built> {
         rootfs: verity_values(&hash_tree.root_hash.0, hash_tree.geometry),
         boot: boot_values(&manifest),
         tpm,
+        tdx: None,
+        snp: None,
     };
     output.write("reference-values.json", &reference_values.to_json()?)?;
     output.publish()?;

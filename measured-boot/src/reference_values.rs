@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::base16;
 use crate::manifest::{Hex32, Image, Resource};
 
 /// The only version of the format.
@@ -34,6 +36,12 @@ pub struct ReferenceValues {
     /// What a TPM's quote must show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmValues>,
+    /// What a TDX quote must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tdx: Option<TdxValues>,
+    /// What an SNP report must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpValues>,
 }
 
 /// A dm-verity device: SHA-256, 4096-byte blocks, hash type 1, no superblock.
@@ -78,14 +86,80 @@ pub struct TpmValues {
     pub firmware: Vec<FirmwareProfile>,
 }
 
+/// Launch digests of the image on the machines it was predicted for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpValues {
+    /// What the prediction takes for granted, for people.
+    pub assumptions: Vec<String>,
+    /// Accepted values of `MEASUREMENT`.
+    pub launch_digests: Vec<LaunchDigest>,
+}
+
+/// One accepted launch digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchDigest {
+    /// The digest, SHA-384.
+    pub digest: Hex48,
+    /// For people: VMM, vCPUs and their type.
+    pub machine: String,
+}
+
+/// MRTD and RTMR0 to RTMR3 of a TD, SHA-384.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TdxValues {
+    /// What the prediction takes for granted, for people.
+    pub assumptions: Vec<String>,
+    /// SHA-256 of the firmware file that was measured into MRTD.
+    pub firmware: Hex32,
+    /// The pages the VMM added before the TD ran.
+    pub mrtd: Register<Hex48>,
+    /// RTMR0 to RTMR3, as a guest finds them at its start.
+    pub rtmrs: [Register<Hex48>; 4],
+    /// Values of the pinned registers, each list from one boot's event log; one
+    /// of them must match in all its registers at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<TdxLog>,
+}
+
+/// Runtime registers recorded from one boot of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TdxLog {
+    /// For people: which machine.
+    pub name: String,
+    /// The pinned registers, by number.
+    pub rtmrs: BTreeMap<u8, Hex48>,
+}
+
+/// 48 bytes, lower-case hexadecimal in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hex48(pub [u8; 48]);
+
+impl Serialize for Hex48 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&base16::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex48 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = base16::decode(&text).map(Self);
+        bytes.ok_or_else(|| D::Error::custom("expected 96 lower-case hexadecimal digits"))
+    }
+}
+
 /// How one register is judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Register {
+pub enum Register<V = Hex32> {
     /// Must have one of these values, computed from the image.
     Predicted {
         /// Accepted values.
-        values: Vec<Hex32>,
+        values: Vec<V>,
         /// What the register covers.
         covers: String,
     },
@@ -141,6 +215,9 @@ impl ReferenceValues {
                 });
             }
         }
+        if let Some(tdx) = &values.tdx {
+            tdx.check()?;
+        }
         Ok(values)
     }
 
@@ -152,6 +229,25 @@ impl ReferenceValues {
         let mut json = serde_json::to_vec_pretty(self).map_err(Error::Json)?;
         json.push(b'\n');
         Ok(json)
+    }
+}
+
+impl TdxValues {
+    /// Every log gives exactly the pinned registers, and MRTD is not pinned.
+    fn check(&self) -> Result<(), Error> {
+        if matches!(self.mrtd, Register::Pinned { .. }) {
+            return Err(Error::Mrtd);
+        }
+        let pinned = (0u8..).zip(&self.rtmrs);
+        let pinned = pinned.filter(|(_, register)| matches!(register, Register::Pinned { .. }));
+        let pinned: Vec<_> = pinned.map(|(rtmr, _)| rtmr).collect();
+        let exact = |log: &&TdxLog| !log.rtmrs.keys().eq(&pinned);
+        match self.logs.iter().find(exact) {
+            Some(log) => Err(Error::Log {
+                name: log.name.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -178,6 +274,15 @@ pub enum Error {
     #[error("cannot read reference values: firmware {name} must give exactly the pinned PCRs")]
     Firmware {
         /// The profile.
+        name: String,
+    },
+    /// MRTD is pinned, where only a log of runtime registers could give it.
+    #[error("cannot read reference values: tdx.mrtd must be predicted or ignored, got pinned")]
+    Mrtd,
+    /// A log does not give exactly the pinned registers.
+    #[error("cannot read reference values: log {name} must give exactly the pinned RTMRs")]
+    Log {
+        /// The log.
         name: String,
     },
 }
