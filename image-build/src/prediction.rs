@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use measured_boot::base16;
 use measured_boot::manifest::{Hex32, Manifest, Tee};
-use measured_boot::predict::{self, known_firmware};
+use measured_boot::predict::{self, LowMemory, Payload, known_firmware};
 use measured_boot::reference_values::{FirmwareProfile, TpmValues};
 use sha2::{Digest as _, Sha256};
 
@@ -29,7 +29,12 @@ pub fn tpm(
         return Ok(None);
     }
     let profiles = profiles(firmware)?;
-    Ok(Some(predict::tpm(kernel, initrd, cmdline, profiles)?))
+    let payload = Payload::Direct {
+        kernel,
+        initrd,
+        cmdline,
+    };
+    Ok(Some(predict::tpm(&payload, LowMemory::Usual, profiles)?))
 }
 
 /// The profiles of these firmware files; all known ones without any.

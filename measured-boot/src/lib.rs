@@ -24,7 +24,11 @@ pub mod tpm;
 pub mod verity;
 
 #[cfg(feature = "std")]
+pub mod diff;
+#[cfg(feature = "std")]
 pub mod event_log;
+#[cfg(feature = "std")]
+pub mod explain;
 #[cfg(feature = "std")]
 pub mod hash_tree;
 #[cfg(feature = "std")]

@@ -1,39 +1,47 @@
-//! Register values of a direct boot, computed from the files before any boot.
+//! Register values of a boot, computed from the files before any boot.
 //!
 //! The machine is QEMU's q35 with OVMF, given kernel, initrd and command line
-//! as files. Who measures what, in the order of the event log:
-//!
-//! | PCR | event | by |
-//! |---|---|---|
-//! | 4 | the kernel, `EV_EFI_BOOT_SERVICES_APPLICATION`, Authenticode digest | firmware |
-//! | 4 | `Calling EFI Application from Boot Option`, `EV_EFI_ACTION` | firmware |
-//! | 4 | four zero bytes, `EV_SEPARATOR` | firmware |
-//! | 9 | the command line in UTF-16LE with its NUL, `EV_EVENT_TAG` | kernel's EFI stub |
-//! | 9 | the initrd, `EV_EVENT_TAG` | kernel's EFI stub |
+//! as files, or a disk with a unified kernel image. Who measures what, byte by
+//! byte, is in `docs/measurements.md`.
 
 mod authenticode;
+mod boot;
 mod firmware;
-mod linux;
+pub(crate) mod linux;
+pub mod snp;
+mod tdx;
+mod uki;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
+use self::boot::{Event, replay};
 use crate::manifest::Hex32;
 use crate::reference_values::{FirmwareProfile, PCR_COUNT, Register, TpmValues};
-use crate::tpm::extended;
 
 pub use self::firmware::known_firmware;
-pub use self::linux::LOW_MEMORY_MIB;
+pub use self::linux::{LOW_MEMORY_MIB, LowMemory};
+pub use self::tdx::{PageOrder, Td, mrtd, tdx, variables_digest};
 
-/// What OVMF appends to the command line when there is an initrd: the kernel
-/// opens it by this name.
-const LOADER_SUFFIX: &str = " initrd=initrd";
-const BOOT_ACTION: &[u8] = b"Calling EFI Application from Boot Option";
-const SEPARATOR: [u8; 4] = [0; 4];
+/// What the firmware is given to start.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'a> {
+    /// Three files, by QEMU's `-kernel`, `-initrd` and `-append`.
+    Direct {
+        /// A bzImage.
+        kernel: &'a [u8],
+        /// The initrd.
+        initrd: &'a [u8],
+        /// The command line, without what the loader appends.
+        cmdline: &'a str,
+    },
+    /// A unified kernel image, as the boot loader of a disk.
+    Uki(&'a [u8]),
+}
 
 /// Why nothing can be predicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +72,41 @@ pub enum Error {
         /// What is wrong.
         cause: &'static str,
     },
+    /// The firmware does not say which pages a VMM puts into a TD, or says it in
+    /// a way that is not known.
+    #[error("cannot predict MRTD: {field} at offset {offset:#x}: got {got}, expected {expected}")]
+    Tdvf {
+        /// What it is.
+        field: &'static str,
+        /// Where in the file.
+        offset: usize,
+        /// What is there.
+        got: String,
+        /// What should be.
+        expected: String,
+    },
+    /// The UKI is not one that the stub in it would start.
+    #[error(
+        "cannot predict for UKI: {field} at offset {offset:#x}: got {got}, expected {expected}"
+    )]
+    Uki {
+        /// What it is.
+        field: &'static str,
+        /// Where in the file.
+        offset: usize,
+        /// What is there.
+        got: String,
+        /// What should be.
+        expected: String,
+    },
+    /// A stub whose measurements are not known.
+    #[error("cannot predict PCR 11: got systemd-stub {got}, expected version {expected}")]
+    Stub {
+        /// Its version.
+        got: String,
+        /// Those that are known.
+        expected: String,
+    },
     /// A committed firmware profile is not what this version reads.
     #[error("cannot read firmware profile: {cause}")]
     Firmware {
@@ -72,24 +115,47 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The same, about a UKI instead of a kernel.
+    fn of_uki(self) -> Self {
+        match self {
+            Self::Kernel { offset, cause } => Self::Uki {
+                field: "PE header",
+                offset,
+                got: cause.strip_prefix("got ").unwrap_or(&cause).to_owned(),
+                expected: "a PE32+ image".to_owned(),
+            },
+            other => other,
+        }
+    }
+}
+
 /// Predicts every PCR of the SHA-256 bank, as a guest finds them at its start.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn tpm(
-    kernel: &[u8],
-    initrd: &[u8],
-    cmdline: &str,
+    payload: &Payload<'_>,
+    memory: LowMemory,
     firmware: Vec<FirmwareProfile>,
 ) -> Result<TpmValues, Error> {
-    let digests = linux::measured_kernels(kernel, initrd.len())?;
-    let [action, separator] = [sha256(BOOT_ACTION), sha256(&SEPARATOR)];
-    let pcr4: Vec<_> = digests
-        .into_iter()
-        .map(|kernel| replay(&[kernel, action, separator]))
-        .collect();
-    let pcr9 = replay(&[sha256(&load_options(cmdline)?), sha256(initrd)]);
+    let boots = boot::boots::<Sha256>(payload, memory)?;
+    let values = |pcr: u8| {
+        let of_pcr = |events: &Vec<Event<Sha256>>| {
+            let mut events = events.iter().filter(|event| event.pcr == pcr).peekable();
+            events.peek()?;
+            Some(replay(events).into())
+        };
+        let mut distinct: Vec<[u8; 32]> = Vec::new();
+        for value in boots.iter().filter_map(of_pcr) {
+            if !distinct.contains(&value) {
+                distinct.push(value);
+            }
+        }
+        distinct
+    };
     let zero = |covers: &str| predicted(vec![[0; 32]], covers);
+    let is_uki = matches!(payload, Payload::Uki(_));
 
     let pcrs = (0..PCR_COUNT).map(|pcr| {
         (
@@ -99,16 +165,17 @@ pub fn tpm(
                 1 => ignored("machine configuration and boot order; nothing of ours reads them"),
                 2 => pinned("option ROMs: none"),
                 3 => pinned("option ROM configuration: none"),
-                4 => predicted(
-                    pcr4.clone(),
-                    "kernel, at each memory size and as the file is",
-                ),
+                4 if is_uki => predicted(values(4), "UKI, and the kernel in it"),
+                4 => predicted(values(4), "kernel, at each memory size and as the file is"),
                 5 => ignored(
                     "partition tables and the time boot services ended; no partition is used",
                 ),
                 6 => pinned("host platform events: none"),
                 7 => pinned("Secure Boot variables"),
-                9 => predicted(vec![pcr9], "command line, initrd"),
+                9 => predicted(values(9), "command line, initrd"),
+                11 if is_uki => predicted(values(11), "sections of the UKI"),
+                12 if is_uki => zero("command line and credentials from beside the UKI: none"),
+                13 if is_uki => zero("system extensions from beside the UKI: none"),
                 15 => zero("latch, open: no keys released yet"),
                 // PC Client Platform TPM Profile section 4.6: set by a DRTM launch
                 // alone, which leaves other values than all ones.
@@ -123,32 +190,20 @@ pub fn tpm(
     })
 }
 
-/// The kernel's load options, as the EFI stub measures them.
-fn load_options(cmdline: &str) -> Result<Vec<u8>, Error> {
-    // OVMF widens byte by byte; QEMU reads "vga=" and changes the kernel by it.
-    if !cmdline.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-        return Err(Error::Cmdline {
-            cause: "is not printable ASCII",
-        });
-    }
-    if cmdline.contains("vga=") {
-        return Err(Error::Cmdline {
-            cause: "contains vga=, which the loader acts on",
-        });
-    }
-    let text = [cmdline, LOADER_SUFFIX, "\0"].concat();
-    Ok(text.encode_utf16().flat_map(u16::to_le_bytes).collect())
+/// PCR 4 of a direct boot that starts this kernel image.
+pub(crate) fn pcr4(image: &[u8]) -> Result<[u8; 32], Error> {
+    let kernel = authenticode::digest::<Sha256>(image)?;
+    let events = boot::direct::<Sha256>(kernel, Sha256::digest([]), Sha256::digest([]));
+    Ok(replay(events.iter().filter(|event| event.pcr == 4)).into())
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
-/// The register after `events`, from zero.
-fn replay(events: &[[u8; 32]]) -> [u8; 32] {
-    events
-        .iter()
-        .fold([0; 32], |register, event| extended(&register, event))
+/// PCR 9 of a direct boot whose load options are these ASCII bytes, of which
+/// the NUL is the last.
+pub(crate) fn pcr9(load_options: &[u8], initrd: Option<&[u8]>) -> [u8; 32] {
+    let wide: Vec<u8> = load_options.iter().flat_map(|byte| [*byte, 0]).collect();
+    let measured = std::iter::once(wide.as_slice()).chain(initrd);
+    let events: Vec<_> = measured.map(boot::by_kernel::<Sha256>).collect();
+    replay(&events).into()
 }
 
 fn predicted(values: Vec<[u8; 32]>, covers: &str) -> Register {

@@ -153,11 +153,16 @@ fn enroll_with_initrd(site: &Site, spec: &Spec, image: &Path, initrd: &Path) -> 
     let mut values = ReferenceValues::parse(&fs::read(&file)?)?;
     let kernel = fs::read(image.join("bzImage"))?;
     let initrd = fs::read(initrd)?;
+    let payload = predict::Payload::Direct {
+        kernel: &kernel,
+        initrd: &initrd,
+        cmdline: &values.cmdline,
+    };
+    let firmware = predict::known_firmware()?;
     values.tpm = Some(predict::tpm(
-        &kernel,
-        &initrd,
-        &values.cmdline,
-        predict::known_firmware()?,
+        &payload,
+        predict::LowMemory::Usual,
+        firmware,
     )?);
     fs::write(&file, values.to_json()?)?;
     site.enroll(spec, image)

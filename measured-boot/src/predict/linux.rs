@@ -6,7 +6,9 @@
 //! measured kernel is one of few. SEV guests, and guests of later versions, are
 //! given the file as it is.
 
-use super::{Error, authenticode};
+use std::fmt;
+
+use super::Error;
 
 /// Memory below 4 GiB of the machines we predict for. A q35 guest has all its
 /// memory there, up to 2815 MiB, and 2048 MiB when it has more.
@@ -27,15 +29,51 @@ const LOADER_TYPE: u8 = 0xb0;
 const CMDLINE_ADDRESS: u32 = 0x2_0000;
 const HEAP_END: u16 = 0xfe00;
 
-/// Authenticode digests of the kernel: as the file is, then for each machine.
-pub(super) fn measured_kernels(kernel: &[u8], initrd_size: usize) -> Result<Vec<[u8; 32]>, Error> {
-    let mut digests = vec![authenticode::digest(kernel)?];
-    let mut image = kernel.to_vec();
-    for memory_mib in LOW_MEMORY_MIB {
-        fill_header(&mut image, initrd_size, memory_mib)?;
-        digests.push(authenticode::digest(&image)?);
+/// Memory below 4 GiB of the machines that are predicted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowMemory {
+    /// Each of [`LOW_MEMORY_MIB`].
+    Usual,
+    /// One size, in MiB.
+    Mib([u32; 1]),
+}
+
+impl LowMemory {
+    /// The low memory of a q35 machine with this much memory, in MiB.
+    pub fn of(memory_mib: u32) -> Self {
+        // `pc_q35_init`: less than 0xb0000000 bytes lie below 4 GiB in one piece.
+        Self::Mib([if memory_mib < 2816 { memory_mib } else { 2048 }])
     }
-    Ok(digests)
+
+    pub(super) fn sizes(&self) -> &[u32] {
+        match self {
+            Self::Usual => &LOW_MEMORY_MIB,
+            Self::Mib(size) => size,
+        }
+    }
+}
+
+impl fmt::Display for LowMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes: Vec<_> = self.sizes().iter().map(u32::to_string).collect();
+        write!(f, "{} MiB", sizes.join(", "))
+    }
+}
+
+/// The kernel file with the setup header that QEMU writes. Without an initrd
+/// the initrd's fields stay as they are in the file, at any memory size.
+pub(crate) fn rewritten(
+    kernel: &[u8],
+    initrd_size: Option<usize>,
+    memory_mib: u32,
+) -> Result<Vec<u8>, Error> {
+    let mut image = kernel.to_vec();
+    let initrd = *field::<8>(&mut image, 0x218)?;
+    fill_header(&mut image, initrd_size.unwrap_or(0), memory_mib)?;
+    if initrd_size.is_none() {
+        *field(&mut image, 0x218)? = initrd;
+    }
+    Ok(image)
 }
 
 fn fill_header(kernel: &mut [u8], initrd_size: usize, memory_mib: u32) -> Result<(), Error> {

@@ -4,14 +4,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{Error, LOW_MEMORY_MIB, authenticode, known_firmware, load_options, tpm};
+use sha2::Sha256;
+
+use super::boot::load_options;
+use super::{Error, LOW_MEMORY_MIB, LowMemory, Payload, authenticode, known_firmware};
 use crate::base16;
 use crate::manifest::Hex32;
-use crate::reference_values::{PCR_COUNT, Register};
+use crate::reference_values::{FirmwareProfile, PCR_COUNT, Register, TpmValues};
 
 /// Header and setup header of a kernel: a DOS stub that the boot protocol's
 /// header overlays, a PE header at 0x40, two sections out of order.
-fn kernel() -> Vec<u8> {
+pub(super) fn kernel() -> Vec<u8> {
     let mut image = vec![0x90; 0x3000];
     let mut put = |offset: usize, bytes: &[u8]| {
         image[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -36,13 +39,27 @@ fn kernel() -> Vec<u8> {
     image
 }
 
+fn tpm(
+    kernel: &[u8],
+    initrd: &[u8],
+    cmdline: &str,
+    firmware: Vec<FirmwareProfile>,
+) -> Result<TpmValues, Error> {
+    let payload = Payload::Direct {
+        kernel,
+        initrd,
+        cmdline,
+    };
+    super::tpm(&payload, LowMemory::Usual, firmware)
+}
+
 fn flipped(offset: usize) -> Vec<u8> {
     let mut image = kernel();
     image[offset] ^= 0x10;
     image
 }
 
-fn predicted(values: &crate::reference_values::TpmValues, pcr: u8) -> &[Hex32] {
+fn predicted(values: &TpmValues, pcr: u8) -> &[Hex32] {
     match &values.pcrs[&pcr] {
         Register::Predicted { values, .. } => values,
         Register::Pinned { .. } | Register::Ignored { .. } => panic!("PCR {pcr} is not predicted"),
@@ -51,10 +68,10 @@ fn predicted(values: &crate::reference_values::TpmValues, pcr: u8) -> &[Hex32] {
 
 #[test]
 fn the_digest_covers_every_byte_but_checksum_and_certificates() {
-    let digest = authenticode::digest(&kernel()).unwrap();
+    let digest = authenticode::digest::<Sha256>(&kernel()).unwrap();
     for outside in [0x58 + 64, 0x58 + 67, 0x58 + 112 + 32] {
         assert_eq!(
-            authenticode::digest(&flipped(outside)).unwrap(),
+            authenticode::digest::<Sha256>(&flipped(outside)).unwrap(),
             digest,
             "{outside:#x}"
         );
@@ -72,7 +89,7 @@ fn the_digest_covers_every_byte_but_checksum_and_certificates() {
         0x2fff,
     ] {
         assert_ne!(
-            authenticode::digest(&flipped(inside)).unwrap(),
+            authenticode::digest::<Sha256>(&flipped(inside)).unwrap(),
             digest,
             "{inside:#x}"
         );
@@ -81,21 +98,19 @@ fn the_digest_covers_every_byte_but_checksum_and_certificates() {
 
 #[test]
 fn the_digest_ends_where_the_certificates_begin() {
-    let unsigned = authenticode::digest(&kernel()).unwrap();
+    let unsigned = authenticode::digest::<Sha256>(&kernel()).unwrap();
     let mut signed = kernel();
     signed.extend([7; 24]);
-    assert_ne!(authenticode::digest(&signed).unwrap(), unsigned);
+    assert_ne!(authenticode::digest::<Sha256>(&signed).unwrap(), unsigned);
     signed[0x58 + 112 + 32..][..8].copy_from_slice(&[0, 0x30, 0, 0, 24, 0, 0, 0]);
-    assert_eq!(authenticode::digest(&signed).unwrap(), unsigned);
+    assert_eq!(authenticode::digest::<Sha256>(&signed).unwrap(), unsigned);
 }
 
 #[test]
 fn a_bad_image_is_refused_with_the_offset() {
-    let offset = |image: &[u8]| match authenticode::digest(image).unwrap_err() {
+    let offset = |image: &[u8]| match authenticode::digest::<Sha256>(image).unwrap_err() {
         Error::Kernel { offset, .. } => offset,
-        other @ (Error::Initrd { .. } | Error::Cmdline { .. } | Error::Firmware { .. }) => {
-            panic!("{other}")
-        }
+        other => panic!("{other}"),
     };
     assert_eq!(offset(b"\x7fELF"), 0);
     assert_eq!(offset(b""), 0);
@@ -104,10 +119,10 @@ fn a_bad_image_is_refused_with_the_offset() {
     let image = kernel();
     for length in 0..image.len() {
         // The tail past the last section may be cut; nothing else.
-        let cut = authenticode::digest(&image[..length]);
+        let cut = authenticode::digest::<Sha256>(&image[..length]);
         assert_eq!(cut.is_ok(), length >= 0x2800, "{length:#x}");
     }
-    let message = authenticode::digest(&flipped(0x40))
+    let message = authenticode::digest::<Sha256>(&flipped(0x40))
         .unwrap_err()
         .to_string();
     assert_eq!(
@@ -198,10 +213,10 @@ fn load_options_are_utf16_with_what_the_loader_appends() {
         .bytes()
         .flat_map(|byte| [byte, 0])
         .collect();
-    assert_eq!(load_options("a=b"), Ok(text));
+    assert_eq!(load_options("a=b", " initrd=initrd"), Ok(text));
     for cmdline in ["a\u{e9}", "a\nb", "a\0", "vga=ask"] {
         assert!(
-            matches!(load_options(cmdline), Err(Error::Cmdline { .. })),
+            matches!(load_options(cmdline, ""), Err(Error::Cmdline { .. })),
             "{cmdline:?}"
         );
     }
