@@ -132,6 +132,9 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built> {
     let initrd = initrd::archive(&init)?;
     let tpm = prediction::tpm(&manifest, &kernel, &initrd, &cmdline, &request.firmware)?;
     output.write("bzImage", &kernel)?;
+    if let Some(config) = kernel_config(&request.kernel)? {
+        output.write("kernel.config", &config)?;
+    }
     output.write("initrd.cpio", &initrd)?;
     output.write("cmdline", cmdline.as_bytes())?;
     output.write("manifest.json", &json)?;
@@ -185,6 +188,16 @@ fn boot_key(config: &Config, path: Option<&Path>) -> Result<Option<BootKey>> {
 
 fn read_file(what: &str, path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {what} {}", path.display()))
+}
+
+/// The configuration beside the kernel, where `kernel-config/build` leaves it.
+/// It is kept for `measured-boot diff`; nothing measures it.
+fn kernel_config(kernel: &Path) -> Result<Option<Vec<u8>>> {
+    let path = kernel.with_file_name("config");
+    match path.is_file() {
+        true => read_file("kernel configuration", &path).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// A path of the configuration is relative to the configuration's folder.

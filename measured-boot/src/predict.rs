@@ -13,7 +13,7 @@ mod tdx;
 mod uki;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 

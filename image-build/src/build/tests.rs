@@ -3,11 +3,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use measured_boot::diff::{self, Difference, Part, erofs};
 use measured_boot::manifest::Manifest;
 use measured_boot::reference_values::ReferenceValues;
 
 use super::{Request, build};
-use crate::fixture::{layers, layout, runtime};
+use crate::fixture::{Layer, layers, layout, runtime};
 use crate::open_commands::open_commands;
 use crate::progress::Progress;
 
@@ -40,6 +41,7 @@ fn inputs(folder: &Path, config: &str) -> Request {
     fs::write(folder.join("config.toml"), config).unwrap();
     fs::write(folder.join("key"), [9; 32]).unwrap();
     fs::write(folder.join("kernel"), "kernel").unwrap();
+    fs::write(folder.join("config"), "CONFIG_A=y\n").unwrap();
     fs::write(folder.join("init"), "init").unwrap();
     Request {
         oci: folder.join("oci"),
@@ -95,6 +97,7 @@ fn builds_an_image_whose_parts_agree() {
             "bzImage",
             "cmdline",
             "initrd.cpio",
+            "kernel.config",
             "manifest.json",
             "reference-values.json",
             "rootfs.img"
@@ -260,4 +263,118 @@ fn keys_are_new_and_private() {
     let second = folder.path().join("second");
     crate::key::create(&second).unwrap();
     assert_ne!(fs::read(&second).unwrap(), first);
+}
+
+/// The measured files of an image folder.
+struct Image(BTreeMap<String, Vec<u8>>);
+
+impl Image {
+    /// Builds an image from changed inputs.
+    fn build(change: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let request = inputs(folder.path(), CONFIG);
+        change(folder.path());
+        build(&request, &Progress::quiet()).unwrap();
+        Self(outputs(&request.out))
+    }
+
+    fn files(&self) -> diff::Image<'_> {
+        diff::Image {
+            kernel: &self.0["bzImage"],
+            kernel_config: Some(&self.0["kernel.config"]),
+            initrd: &self.0["initrd.cpio"],
+            cmdline: &self.0["cmdline"],
+            rootfs: &self.0["rootfs.img"],
+        }
+    }
+
+    fn differences(&self, other: &Self) -> Vec<Difference> {
+        diff::images(&self.files(), &other.files()).unwrap()
+    }
+}
+
+/// Appends to a file of the inputs.
+fn append(folder: &Path, name: &str, text: &str) {
+    let mut content = fs::read(folder.join(name)).unwrap();
+    content.extend_from_slice(text.as_bytes());
+    fs::write(folder.join(name), content).unwrap();
+}
+
+#[test]
+fn diff_names_where_images_differ() {
+    let plain = Image::build(|_| {});
+    assert_eq!(plain.differences(&Image::build(|_| {})), []);
+    let places = |change: &dyn Fn(&Path)| {
+        let found = plain.differences(&Image::build(change));
+        let places = found.into_iter().filter(|one| one.part != Part::Cmdline);
+        places.map(|one| (one.part, one.place)).collect::<Vec<_>>()
+    };
+    let one = |part, place: &str| vec![(part, place.to_owned())];
+
+    let found = places(&|folder| append(folder, "config.toml", "cwd = \"/etc\"\n"));
+    assert_eq!(found, one(Part::Manifest, "container.cwd"));
+    let found = places(&|folder| append(folder, "config.toml", "memory = \"64M\"\n"));
+    assert_eq!(found[0], (Part::Manifest, "container.memory".to_owned()));
+    let found = places(&|folder| append(folder, "init", "2"));
+    let place = "/init: offset 0x4, in no section";
+    assert_eq!(found, one(Part::Initrd, place));
+    let found = places(&|folder| append(folder, "kernel", "2"));
+    assert_eq!(found, one(Part::Kernel, "offset 0x6, in no section"));
+    let found = places(&|folder| append(folder, "config", "CONFIG_B=y\n"));
+    assert_eq!(found, one(Part::KernelConfig, "CONFIG_B"));
+    // What is encrypted shows in the manifest alone.
+    let found = places(&|folder| append(folder, "private/note", "more"));
+    let names = ["boot.content_id", "boot.root_hash"];
+    assert_eq!(found, names.map(|name| (Part::Manifest, name.to_owned())));
+
+    let found = places(&|folder| {
+        fs::remove_dir_all(folder.join("oci")).unwrap();
+        let mut layers = layers();
+        let file = Layer::new()
+            .file("srv/data", 0o644, &[8; 10_000])
+            .file("srv/new", 0o644, b"");
+        layers.push(file.finish());
+        layout(&folder.join("oci"), &layers, &runtime());
+    });
+    let rootfs = |place: &str| (Part::Rootfs, place.to_owned());
+    let expected = [
+        rootfs("/rootfs/srv/data: contents from offset 0x0"),
+        rootfs("/rootfs/srv/new"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn diff_names_a_rootfs_that_its_command_line_does_not_promise() {
+    let plain = Image::build(|_| {});
+    let mut altered = Image::build(|_| {});
+    let rootfs = altered.0.get_mut("rootfs.img").unwrap();
+    let at = rootfs
+        .windows(4)
+        .position(|window| window == [7; 4])
+        .unwrap();
+    rootfs[at] = 9;
+    let places: Vec<_> = plain.differences(&altered);
+    let places: Vec<_> = places.iter().map(|one| one.place.as_str()).collect();
+    let file = "/rootfs/srv/data: contents from offset 0x0";
+    assert_eq!(places, ["root hash of the file", file]);
+}
+
+#[test]
+fn no_altered_rootfs_makes_its_reader_panic() {
+    let image = Image::build(|_| {}).0.remove("rootfs.img").unwrap();
+    let listing = erofs::list(&image).unwrap();
+    assert!(listing.len() > 10, "{}", listing.len());
+    for length in 0..image.len() {
+        let _read = erofs::list(&image[..length]);
+    }
+    let mut refused = 0;
+    for offset in 1024..image.len().min(16_384) {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut altered = image.clone();
+            altered[offset] = value;
+            refused += usize::from(erofs::list(&altered).is_err());
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }

@@ -100,6 +100,10 @@ fn errors_name_the_line_and_what_was_expected() {
             "unknown capability \"ROOT\"",
         ),
         (
+            "[container]\ncapabilities = [\"CAP_SYS_PTRACE\"]\n",
+            "refused capability \"CAP_SYS_PTRACE\"",
+        ),
+        (
             "[container]\nrlimits = { files = 1 }\n",
             "unknown resource limit \"files\"",
         ),
@@ -126,6 +130,8 @@ fn errors_name_the_line_and_what_was_expected() {
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("line "), "{text}");
     }
+    let broker = "[broker]\nurl = \"https://kbs.example.org\"\nca = \"ca.pem\"\n";
+    assert!(error(broker).contains("attestation.tee: got [\"snp\", \"tdx\"], expected [\"tpm\"]"));
     let both = "[[container.secret]]\nresource = \"kbs:///a/b/c\"\npath = \"/a/b\"\nenv = \"A\"\n";
     assert!(error(both).contains("either path or env"));
 }

@@ -182,11 +182,32 @@ const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// With these a workload leaves its container: into other processes' memory,
+/// onto devices, into the kernel, or out of its mounts (capabilities(7)).
+const REFUSED_CAPABILITIES: [&str; 10] = [
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_PTRACE",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "MKNOD",
+    "SYSLOG",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
 impl<'de> Deserialize<'de> for Capabilities {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut set = 0u64;
         for name in Vec::<String>::deserialize(deserializer)? {
-            let bit = index(&CAPABILITIES, name.strip_prefix("CAP_").unwrap_or(&name))
+            let plain = name.strip_prefix("CAP_").unwrap_or(&name);
+            if REFUSED_CAPABILITIES.contains(&plain) {
+                return Err(D::Error::custom(format!(
+                    "refused capability {name:?}: it leads out of the container"
+                )));
+            }
+            let bit = index(&CAPABILITIES, plain)
                 .and_then(|bit| 1u64.checked_shl(bit))
                 .ok_or_else(|| D::Error::custom(format!("unknown capability {name:?}")))?;
             set |= bit;

@@ -26,19 +26,25 @@ pub(super) fn pe_sections(file: &[u8]) -> Option<Vec<Section<'_>>> {
 
 fn sections<'a>(file: &'a [u8], object: &impl Object<'a>) -> Vec<Section<'a>> {
     let mut sections = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for section in object.sections() {
         let range = section.file_range().and_then(|(offset, size)| {
             let offset = usize::try_from(offset).ok()?;
             let end = offset.checked_add(usize::try_from(size).ok()?)?;
             Some((offset, file.get(offset..end)?))
         });
-        if let Some((offset, data)) = range {
-            sections.push(Section {
-                name: section.name().unwrap_or("?").to_owned(),
-                offset,
-                data,
-            });
-        }
+        let Some((offset, data)) = range else {
+            continue;
+        };
+        let name = String::from_utf8_lossy(section.name_bytes().unwrap_or_default()).into_owned();
+        // A name that comes again is told apart by its number.
+        let before = names.iter().filter(|other| **other == name).count();
+        names.push(name.clone());
+        let name = match before {
+            0 => name,
+            _ => format!("{name} ({})", before.saturating_add(1)),
+        };
+        sections.push(Section { name, offset, data });
     }
     sections
 }

@@ -68,11 +68,14 @@ pub(crate) fn rewritten(
     memory_mib: u32,
 ) -> Result<Vec<u8>, Error> {
     let mut image = kernel.to_vec();
-    let initrd = *field::<8>(&mut image, 0x218)?;
-    fill_header(&mut image, initrd_size.unwrap_or(0), memory_mib)?;
-    if initrd_size.is_none() {
-        *field(&mut image, 0x218)? = initrd;
+    if let Some(size) = initrd_size {
+        fill_header(&mut image, size, memory_mib)?;
+        return Ok(image);
     }
+    let initrd = *field::<8>(&mut image, 0x218)?;
+    let [any_memory, ..] = LOW_MEMORY_MIB;
+    fill_header(&mut image, 0, any_memory)?;
+    *field(&mut image, 0x218)? = initrd;
     Ok(image)
 }
 

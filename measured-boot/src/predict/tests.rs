@@ -14,7 +14,7 @@ use crate::reference_values::{FirmwareProfile, PCR_COUNT, Register, TpmValues};
 
 /// Header and setup header of a kernel: a DOS stub that the boot protocol's
 /// header overlays, a PE header at 0x40, two sections out of order.
-pub(super) fn kernel() -> Vec<u8> {
+pub(crate) fn kernel() -> Vec<u8> {
     let mut image = vec![0x90; 0x3000];
     let mut put = |offset: usize, bytes: &[u8]| {
         image[offset..offset + bytes.len()].copy_from_slice(bytes);

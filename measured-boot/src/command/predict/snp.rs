@@ -64,7 +64,7 @@ fn assumptions(described: &Described) -> Vec<(&'static str, String)> {
         ("guest features", described.features.to_string()),
         (
             "kernel",
-            "measured as the file is: the VMM does not rewrite its setup header (QEMU does not for SEV guests since 7.2)"
+            "measured as the file is: the VMM does not rewrite its setup header (some versions of QEMU do)"
                 .into(),
         ),
         (

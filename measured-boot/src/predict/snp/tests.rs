@@ -11,7 +11,7 @@ use super::{
 };
 use crate::base16;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/snp");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/launch-digest");
 
 fn path(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
