@@ -23,7 +23,7 @@ use super::certificate::Certificate;
 use super::{Refused, Table};
 use crate::base16;
 
-/// AMD's arc for certificates of SEV-SNP (VCEK specification 57230, table 8).
+/// AMD's arc for certificates of SEV-SNP (VCEK specification 57230).
 const OID_PRODUCT: &str = "1.3.6.1.4.1.3704.1.2";
 const OID_HWID: &str = "1.3.6.1.4.1.3704.1.4";
 /// DER's tag of an `OCTET STRING`.
@@ -243,7 +243,7 @@ fn check_hwid(report: &Report, product: Product, vek: &Certificate, table: &mut 
         .split_at_checked(hwid_length)
         .unwrap_or_default();
     let got = extension.unwrap_or_default();
-    // Newer certificates wrap it (specification 57230, revision 0.51).
+    // Newer certificates wrap it in an OCTET STRING.
     let unwrapped = match got {
         [OCTET_STRING, length, inner @ ..]
             if usize::from(*length) == inner.len() && inner.len() == hwid_length =>

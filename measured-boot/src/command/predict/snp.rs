@@ -6,10 +6,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64ct::{Base64, Encoding as _};
 use measured_boot::base16;
 use measured_boot::predict::snp::{EcdsaPublicKey, HashTable, IdBlock, LaunchDigest, SectionKind};
+use measured_boot::reference_values::{self, Hex48, SnpValues};
 use serde_json::{Value, json};
 
 use super::super::image::{self, Image};
 use super::super::machine::{self, Described};
+use super::super::reference;
 
 #[derive(clap::Args)]
 pub(super) struct Options {
@@ -32,6 +34,9 @@ pub(super) struct Options {
     /// Also print AUTHOR_KEY_DIGEST of this P-384 public key (DER, SubjectPublicKeyInfo).
     #[arg(long, value_name = "FILE")]
     author_key: Option<PathBuf>,
+    /// Also put the launch digests into this reference-values.json, in place of those that are there.
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
 }
 
 pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
@@ -46,6 +51,10 @@ pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
         .filter(|(vcpus, _)| described.vcpus.contains(vcpus))
         .collect();
     let identity = options.identity(&digests)?;
+    if let Some(path) = &options.into {
+        let values = snp_values(&described, &digests);
+        reference::update(path, |reference| reference.snp = Some(values))?;
+    }
     if json {
         let value = as_json(image, &described, &table, &digests, identity);
         println!("{}", serde_json::to_string_pretty(&value)?);
@@ -53,6 +62,22 @@ pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
         print(image, &described, &table, &digests, &identity);
     }
     Ok(())
+}
+
+fn snp_values(described: &Described, digests: &[(u32, LaunchDigest)]) -> SnpValues {
+    let assumptions = assumptions(described).into_iter();
+    let known = digests
+        .iter()
+        .map(|(vcpus, digest)| reference_values::LaunchDigest {
+            digest: Hex48(digest.0),
+            machine: format!("{}, {vcpus} vCPUs", described.vmm),
+        });
+    SnpValues {
+        assumptions: assumptions
+            .map(|(what, value)| format!("{what}: {value}"))
+            .collect(),
+        launch_digests: known.collect(),
+    }
 }
 
 /// What a prediction takes for granted. No file tells any of it.

@@ -2,7 +2,8 @@
 
 use super::{Error, Firmware, HashTable, Launch, SectionKind, Vmm};
 
-const AMD_SEV: &[u8] = include_bytes!("../../../tests/vectors/launch-digest/ovmf_AmdSev_suffix.bin");
+const AMD_SEV: &[u8] =
+    include_bytes!("../../../tests/vectors/launch-digest/ovmf_AmdSev_suffix.bin");
 const OVMF: &[u8] = include_bytes!("../../../tests/vectors/launch-digest/ovmf_OvmfX64_suffix.bin");
 
 // Offsets in AMD_SEV, whose metadata begins 0x554 bytes before the end.

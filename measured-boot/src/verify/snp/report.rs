@@ -1,4 +1,5 @@
-//! The attestation report, field by field (SEV-SNP Firmware ABI 1.58, table 23).
+//! The attestation report, field by field (SEV-SNP Firmware ABI 56860, section 7.3,
+//! `ATTESTATION_REPORT`).
 //!
 //! Own code beside the crate `sev`: that one checks the signature over its own
 //! encoding of what it read, in which reserved bytes are zero again, and its
@@ -18,7 +19,7 @@ const VERSIONS: core::ops::RangeInclusive<u32> = 2..=5;
 const CPUID_SINCE: u32 = 3;
 /// From which version the report has mitigation vectors.
 const MITIGATIONS_SINCE: u32 = 5;
-/// ECDSA P-384 with SHA-384 (table 139).
+/// ECDSA P-384 with SHA-384 (56860, chapter on digital signatures).
 const SIGNATURE_ALGORITHM: u32 = 1;
 
 /// Which key signed a report (`SIGNING_KEY`).
@@ -52,7 +53,7 @@ pub struct Cpuid {
 
 /// A report whose form is right; nothing in it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are those of table 23")]
+#[allow(missing_docs, reason = "the names are those of ATTESTATION_REPORT")]
 pub struct Report {
     pub version: u32,
     pub guest_svn: u32,
@@ -135,7 +136,7 @@ impl Fields<'_> {
         let version = self.u32("VERSION", 0)?;
         expect("VERSION", 0, version, "2 to 5", VERSIONS.contains(&version))?;
         let policy = self.u64("POLICY", 0x8)?;
-        // Bit 17 is one, bits 26 and up are reserved (table 9).
+        // Bit 17 is one, bits 26 and up are reserved (56860, section 4.3).
         let fixed = policy >> 26 == 0 && policy >> 17 & 1 == 1;
         expect(
             "POLICY",
@@ -214,7 +215,7 @@ impl Fields<'_> {
         })
     }
 
-    /// `SIGNATURE` (table 140): R, S, and zeros to the end.
+    /// `SIGNATURE`: R, S, and zeros to the end.
     fn signature(&self) -> Result<([u8; 48], [u8; 48]), Field> {
         let number = |name, offset: usize| {
             let mut number: [u8; 48] = self.array(name, offset)?;

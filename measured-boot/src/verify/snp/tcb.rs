@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use super::Product;
 use crate::verify::certificate::Certificate;
 
-/// Extensions of a VEK's certificate (VCEK specification 57230, table 8).
+/// Extensions of a VEK's certificate (VCEK specification 57230).
 const OID_BOOTLOADER: &str = "1.3.6.1.4.1.3704.1.3.1";
 const OID_TEE: &str = "1.3.6.1.4.1.3704.1.3.2";
 const OID_SNP: &str = "1.3.6.1.4.1.3704.1.3.3";
 const OID_MICROCODE: &str = "1.3.6.1.4.1.3704.1.3.8";
 const OID_FMC: &str = "1.3.6.1.4.1.3704.1.3.9";
 
-/// `TCB_VERSION` (SEV-SNP Firmware ABI 1.58, tables 3 to 5). All of its parts
+/// `TCB_VERSION` (SEV-SNP Firmware ABI 56860, section 2.2). All of its parts
 /// are ordered; there is no order of the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,7 +19,7 @@ const POLICY_DEBUG: u64 = 1 << 19;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnpPolicy {
-    /// `POLICY`, exactly (SEV-SNP Firmware ABI 1.58, table 9). The launch
+    /// `POLICY`, exactly (SEV-SNP Firmware ABI 56860, section 4.3). The launch
     /// digest does not cover it.
     pub guest_policy: u64,
     /// `VMPL`, exactly.

@@ -10,7 +10,7 @@ use crate::verify::tdx::VerifiedQuote;
 /// `SEPT_VE_DISABLE`: the host cannot inject #VE by unmapping pages.
 const SEPT_VE_DISABLE: u64 = 1 << 28;
 /// `TUD`, bits 0 to 7: any of them makes the TD's memory readable to the host
-/// (Intel TDX Module ABI 1.5, table 3.9).
+/// (Intel TDX Module ABI, `ATTRIBUTES`).
 const TUD: u64 = 0xff;
 const MIGRATABLE: u64 = 1 << 29;
 
