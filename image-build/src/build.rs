@@ -13,6 +13,7 @@ use measured_boot::cmdline::Cmdline;
 use measured_boot::hash_tree::HashTree;
 use measured_boot::keys::BootKey;
 use measured_boot::manifest::{self, BootFilesystem, Hex32, Manifest};
+use measured_boot::predict::Payload;
 use measured_boot::reference_values::{self, BootValues, ReferenceValues, VerityValues};
 use measured_boot::verity::{BLOCK_SIZE, Geometry};
 use sha2::{Digest as _, Sha256};
@@ -31,6 +32,10 @@ use crate::prediction;
 use crate::progress::Progress;
 use crate::spool::Spool;
 use crate::tree::{Content, Entry, Leaf, Metadata, Tree, source};
+use crate::uki;
+
+/// The file of an image that firmware starts from a disk.
+pub const UKI: &str = "image.efi";
 
 /// What to build, and from what.
 #[derive(Clone, Debug)]
@@ -47,6 +52,8 @@ pub struct Request {
     pub kernel: PathBuf,
     /// The guest's PID 1.
     pub init: PathBuf,
+    /// systemd-stub, to make a unified kernel image around.
+    pub uki_stub: Option<PathBuf>,
     /// Firmware files to predict for; all known ones when empty.
     pub firmware: Vec<PathBuf>,
     /// Bound on the bytes of the image's files.
@@ -130,7 +137,22 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built> {
     }
     .to_string();
     let initrd = initrd::archive(&init)?;
-    let tpm = prediction::tpm(&manifest, &kernel, &initrd, &cmdline, &request.firmware)?;
+    let uki = match &request.uki_stub {
+        None => None,
+        Some(path) => {
+            let stub = read_file("UKI stub", path)?;
+            Some(uki::unify(&stub, &kernel, &initrd, &cmdline)?)
+        }
+    };
+    let payload = match &uki {
+        Some(image) => Payload::Uki(image),
+        None => Payload::Direct {
+            kernel: &kernel,
+            initrd: &initrd,
+            cmdline: &cmdline,
+        },
+    };
+    let tpm = prediction::tpm(&manifest, &payload, &request.firmware)?;
     output.write("bzImage", &kernel)?;
     if let Some(config) = kernel_config(&request.kernel)? {
         output.write("kernel.config", &config)?;
@@ -138,18 +160,24 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built> {
     output.write("initrd.cpio", &initrd)?;
     output.write("cmdline", cmdline.as_bytes())?;
     output.write("manifest.json", &json)?;
-    let files = [("bzImage", &kernel), ("initrd.cpio", &initrd)];
-    let files = files.map(|(name, bytes)| (name.to_owned(), Hex32(Sha256::digest(bytes).into())));
+    let mut files = vec![("bzImage", &kernel), ("initrd.cpio", &initrd)];
+    if let Some(image) = &uki {
+        output.write(UKI, image)?;
+        files.push((UKI, image));
+    }
+    let digest =
+        |(name, bytes): (&str, &Vec<u8>)| (name.to_owned(), Hex32(Sha256::digest(bytes).into()));
+    let files = files.into_iter().map(digest);
     let reference_values = ReferenceValues {
         version: reference_values::VERSION,
         image: manifest.image.clone(),
         cmdline,
-        files: BTreeMap::from(files),
+        files: BTreeMap::from_iter(files),
         rootfs: verity_values(&hash_tree.root_hash.0, hash_tree.geometry),
         boot: boot_values(&manifest),
         tpm,
-        tdx: None,
         snp: None,
+        tdx: None,
     };
     output.write("reference-values.json", &reference_values.to_json()?)?;
     output.publish()?;

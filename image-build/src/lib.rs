@@ -26,6 +26,7 @@ pub mod run;
 pub mod seccomp;
 pub mod spool;
 pub mod tree;
+pub mod uki;
 
 #[cfg(test)]
 #[allow(

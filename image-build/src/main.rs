@@ -60,6 +60,10 @@ struct BuildArgs {
     /// The guest's PID 1
     #[arg(long, value_name = "BINARY", env = "ANCHORHOLD_INIT")]
     init: Option<PathBuf>,
+    /// Also make image.efi around this systemd-stub: one file that firmware starts from a disk, and
+    /// that the registers are then predicted for
+    #[arg(long, value_name = "STUB")]
+    uki_stub: Option<PathBuf>,
     /// Predict for this firmware only; may be repeated (default: all known ones)
     #[arg(long, value_name = "FILE")]
     firmware: Vec<PathBuf>,
@@ -120,6 +124,7 @@ fn build(args: BuildArgs) -> Result<()> {
         config: args.config,
         boot_key: args.boot_key,
         out: args.out,
+        uki_stub: args.uki_stub,
         firmware: args.firmware,
         max_size: args.max_size,
         force: args.force,

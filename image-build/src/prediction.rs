@@ -16,9 +16,7 @@ use sha2::{Digest as _, Sha256};
 /// The kernel is no EFI program, or a firmware is unknown.
 pub fn tpm(
     manifest: &Manifest,
-    kernel: &[u8],
-    initrd: &[u8],
-    cmdline: &str,
+    payload: &Payload<'_>,
     firmware: &[PathBuf],
 ) -> Result<Option<TpmValues>> {
     if manifest.attestation.tee != [Tee::Tpm] {
@@ -29,12 +27,7 @@ pub fn tpm(
         return Ok(None);
     }
     let profiles = profiles(firmware)?;
-    let payload = Payload::Direct {
-        kernel,
-        initrd,
-        cmdline,
-    };
-    Ok(Some(predict::tpm(&payload, LowMemory::Usual, profiles)?))
+    Ok(Some(predict::tpm(payload, LowMemory::Usual, profiles)?))
 }
 
 /// The profiles of these firmware files; all known ones without any.

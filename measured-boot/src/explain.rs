@@ -7,6 +7,7 @@
 //! may have the keys is still [`crate::verify`]'s to say.
 
 pub mod files;
+pub mod log;
 pub mod snp;
 pub mod tpm;
 

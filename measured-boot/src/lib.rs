@@ -36,4 +36,6 @@ pub mod predict;
 #[cfg(feature = "std")]
 pub mod reference_values;
 #[cfg(feature = "std")]
+pub mod trustee;
+#[cfg(feature = "std")]
 pub mod verify;

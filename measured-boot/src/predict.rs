@@ -17,7 +17,8 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
+use sha2::digest::Output;
+use sha2::{Digest, Sha256};
 
 use self::boot::{Event, replay};
 use crate::manifest::Hex32;
@@ -188,6 +189,39 @@ pub fn tpm(
         pcrs: pcrs.collect::<BTreeMap<_, _>>(),
         firmware,
     })
+}
+
+/// One event that a boot is expected to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Measured {
+    pub(crate) pcr: u8,
+    /// Measured by later versions of OVMF into another RTMR.
+    pub(crate) is_separator: bool,
+    pub(crate) digest: Vec<u8>,
+}
+
+/// The events of each boot that is possible, in order.
+pub(crate) fn measured<D: Digest>(
+    payload: &Payload<'_>,
+    memory: LowMemory,
+) -> Result<Vec<Vec<Measured>>, Error>
+where
+    Output<D>: Send + Clone,
+{
+    let measured = |event: Event<D>| Measured {
+        pcr: event.pcr,
+        is_separator: event.by == boot::Measurer::Separator,
+        digest: event.digest.to_vec(),
+    };
+    let boots = boot::boots::<D>(payload, memory)?.into_iter();
+    Ok(boots
+        .map(|events| events.into_iter().map(measured).collect())
+        .collect())
+}
+
+/// The digest by which firmware measures a kernel that it starts.
+pub(crate) fn kernel_digest<D: Digest>(image: &[u8]) -> Result<Vec<u8>, Error> {
+    authenticode::digest::<D>(image).map(|digest| digest.to_vec())
 }
 
 /// PCR 4 of a direct boot that starts this kernel image.

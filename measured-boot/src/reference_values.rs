@@ -36,12 +36,12 @@ pub struct ReferenceValues {
     /// What a TPM's quote must show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmValues>,
+    /// What a SEV-SNP report must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<SnpValues>,
     /// What a TDX quote must show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tdx: Option<TdxValues>,
-    /// What an SNP report must show.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snp: Option<SnpValues>,
 }
 
 /// A dm-verity device: SHA-256, 4096-byte blocks, hash type 1, no superblock.
@@ -86,24 +86,16 @@ pub struct TpmValues {
     pub firmware: Vec<FirmwareProfile>,
 }
 
-/// Launch digests of the image on the machines it was predicted for.
+/// The launch digest of a SEV-SNP guest, by what the host may choose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnpValues {
     /// What the prediction takes for granted, for people.
     pub assumptions: Vec<String>,
-    /// Accepted values of `MEASUREMENT`.
-    pub launch_digests: Vec<LaunchDigest>,
-}
-
-/// One accepted launch digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LaunchDigest {
-    /// The digest, SHA-384.
-    pub digest: Hex48,
-    /// For people: VMM, vCPUs and their type.
-    pub machine: String,
+    /// SHA-256 of the firmware file.
+    pub firmware: Hex32,
+    /// The digest of each number of vCPUs.
+    pub launch_digests: BTreeMap<u32, Hex48>,
 }
 
 /// MRTD and RTMR0 to RTMR3 of a TD, SHA-384.

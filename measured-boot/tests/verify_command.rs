@@ -19,8 +19,8 @@ use measured_boot::base16;
 use measured_boot::evidence::TpmEvidence;
 use measured_boot::manifest::{Hex32, Image};
 use measured_boot::reference_values::{
-    Hex48, LaunchDigest, ReferenceValues, Register, SnpValues, TdxLog, TdxValues, TpmValues,
-    VERSION, VerityValues,
+    Hex48, ReferenceValues, Register, SnpValues, TdxLog, TdxValues, TpmValues, VERSION,
+    VerityValues,
 };
 use measured_boot::tpm::{Pcrs, QuoteParts};
 use serde_json::Value;
@@ -64,10 +64,8 @@ fn snp_values(report: &[u8]) -> ReferenceValues {
     ReferenceValues {
         snp: Some(SnpValues {
             assumptions: Vec::new(),
-            launch_digests: vec![LaunchDigest {
-                digest: at(report, 0x90),
-                machine: "this one".to_owned(),
-            }],
+            firmware: Hex32([0; 32]),
+            launch_digests: [(4, at(report, 0x90))].into(),
         }),
         ..values()
     }
@@ -173,7 +171,8 @@ fn accepts_a_report_with_everything_that_is_demanded() {
 #[test]
 fn refuses_a_report_and_tells_all_that_is_wrong() {
     let mut values = snp_values(&vector("snp/genoa-v5-routex.bin"));
-    values.snp.as_mut().unwrap().launch_digests[0].digest.0[0] ^= 1;
+    let snp = values.snp.as_mut().unwrap();
+    snp.launch_digests.get_mut(&4).unwrap().0[0] ^= 1;
     let auditor = Auditor::new(&values);
     let veks = with_vek(&auditor, "genoa-v5-routex.vcek.der");
     let policy = auditor.write(

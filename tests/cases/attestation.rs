@@ -159,11 +159,7 @@ fn enroll_with_initrd(site: &Site, spec: &Spec, image: &Path, initrd: &Path) -> 
         cmdline: &values.cmdline,
     };
     let firmware = predict::known_firmware()?;
-    values.tpm = Some(predict::tpm(
-        &payload,
-        predict::LowMemory::Usual,
-        firmware,
-    )?);
+    values.tpm = Some(predict::tpm(&payload, predict::LowMemory::Usual, firmware)?);
     fs::write(&file, values.to_json()?)?;
     site.enroll(spec, image)
 }

@@ -24,6 +24,7 @@ mod container;
 mod disks;
 mod outcomes;
 mod peers;
+mod predictions;
 mod scene;
 
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         channels::FACTS,
         canaries::FACTS,
         peers::FACTS,
+        predictions::FACTS,
     ];
     for (name, fact) in facts.concat() {
         trials.push(trial(name.into(), fact));

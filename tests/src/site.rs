@@ -15,6 +15,9 @@ use crate::oci::{self, Entry};
 /// Longest boot: about 10 s under emulation, and the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(150);
 
+/// systemd-stub as Debian installs it.
+const UKI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+
 /// A broker that serves, a TPM it knows, and a folder for images.
 #[derive(Debug)]
 pub struct Site {
@@ -48,6 +51,8 @@ pub struct Spec {
     pub network: Option<String>,
     /// Entries of the container's root besides the usual ones.
     pub entries: Vec<Entry>,
+    /// Whether it is one file, around the stub of Debian's `systemd-boot-efi`.
+    pub uki: bool,
 }
 
 /// How an image finds its broker.
@@ -76,6 +81,7 @@ impl Spec {
             broker: None,
             network: None,
             entries: Vec::new(),
+            uki: false,
         }
     }
 }
@@ -234,6 +240,9 @@ impl Site {
             .arg(&artifacts.kernel)
             .arg("--init")
             .arg(init);
+        if spec.uki {
+            command.args(["--uki-stub", UKI_STUB]);
+        }
         if !spec.private.is_empty() {
             command.arg("--boot-key").arg(self.boot_key()?);
         }

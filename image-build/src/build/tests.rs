@@ -50,6 +50,7 @@ fn inputs(folder: &Path, config: &str) -> Request {
         out: folder.join("out"),
         kernel: folder.join("kernel"),
         init: folder.join("init"),
+        uki_stub: None,
         firmware: Vec::new(),
         max_size: 1 << 30,
         force: false,

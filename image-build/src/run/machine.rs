@@ -10,6 +10,7 @@ use super::accel::Accel;
 use super::process::{Missing, Process, find_missing, install_command};
 use super::running::Running;
 use super::tpm::Swtpm;
+use crate::build::UKI;
 
 /// The emulator.
 pub(super) const QEMU: &str = "qemu-system-x86_64";
@@ -135,6 +136,8 @@ pub enum Show {
 /// before [`Machine::start`].
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// A unified kernel image on a disk; then the next three are not used.
+    pub uki: Option<PathBuf>,
     /// Kernel for QEMU's direct boot.
     pub kernel: PathBuf,
     /// The initrd.
@@ -202,12 +205,14 @@ impl Machine {
         let kernel = image.join("bzImage");
         let mut machine = Self::bare(kernel, image.join("initrd.cpio"), cmdline);
         machine.disks = disks;
+        machine.uki = Some(image.join(UKI)).filter(|file| file.exists());
         Ok(machine)
     }
 
     /// A machine with a kernel, an initrd and a network card, and no disk.
     pub fn bare(kernel: PathBuf, initrd: PathBuf, cmdline: &str) -> Self {
         Self {
+            uki: None,
             kernel,
             initrd,
             cmdline: cmdline.into(),
@@ -288,10 +293,24 @@ impl Machine {
             Some(tpm) => Some(Swtpm::start(&tpm.state, scratch.path()).map_err(Error::Tpm)?),
             None => None,
         };
+        let system_partition = match &self.uki {
+            Some(uki) => Some(system_partition(uki, scratch.path())?),
+            None => None,
+        };
         let control = scratch.path().join("qmp.sock");
         let socket = tpm.as_ref().map(Swtpm::socket);
         let qemu = Process::start(QEMU, |command| {
             self.set_arguments(command, accel, &vars, &control, socket);
+            if let Some(folder) = &system_partition {
+                // First, whatever else the firmware could start from.
+                let drive = option(
+                    "if=none,id=esp,format=raw,readonly=on,file=fat:",
+                    folder,
+                    "",
+                );
+                command.arg("-drive").arg(drive);
+                command.args(["-device", "virtio-blk-pci,drive=esp,serial=esp,bootindex=0"]);
+            }
         })
         .map_err(host("start QEMU"))?;
         Running::new(self, accel, qemu, tpm, serial_log, control, scratch)
@@ -336,10 +355,13 @@ impl Machine {
             .args(["-display", "none"])
             .args(["-chardev", "stdio,id=serial,signal=off"])
             .args(["-serial", "chardev:serial"])
-            .args(firmware_arguments(&self.firmware.code, vars))
-            .args([OsStr::new("-kernel"), self.kernel.as_os_str()])
-            .args([OsStr::new("-initrd"), self.initrd.as_os_str()])
-            .args(["-append", &self.cmdline]);
+            .args(firmware_arguments(&self.firmware.code, vars));
+        if self.uki.is_none() {
+            command
+                .args([OsStr::new("-kernel"), self.kernel.as_os_str()])
+                .args([OsStr::new("-initrd"), self.initrd.as_os_str()])
+                .args(["-append", &self.cmdline]);
+        }
         for socket in [Some(control), self.monitor.as_deref()]
             .into_iter()
             .flatten()
@@ -382,6 +404,18 @@ impl Machine {
         }
         command.args(&self.arguments);
     }
+}
+
+/// A folder that QEMU shows the guest as a disk with a FAT filesystem, on which
+/// firmware finds the UKI as a removable disk's boot loader ("UEFI
+/// Specification" 2.10, section 3.5.1.1).
+fn system_partition(uki: &Path, scratch: &Path) -> Result<PathBuf, Error> {
+    let root = scratch.join("esp");
+    let folder = root.join("EFI/BOOT");
+    let copied =
+        fs::create_dir_all(&folder).and_then(|()| fs::copy(uki, folder.join("BOOTX64.EFI")));
+    copied.map_err(host(format!("copy {}", uki.display())))?;
+    Ok(root)
 }
 
 /// The two flash chips: code, and variables that the guest may write.

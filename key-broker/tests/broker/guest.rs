@@ -82,8 +82,8 @@ pub(crate) fn reference_values(name: &str, version: u32, pcrs: &Pcrs) -> Referen
             pcrs: pcrs.iter().enumerate().map(register).collect(),
             firmware: vec![profile("other", [0xee; 32]), profile("pinned", pcrs[0])],
         }),
-        tdx: None,
         snp: None,
+        tdx: None,
     }
 }
 

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use measured_boot::base16;
+use measured_boot::event_log::{self, Tcb};
 use measured_boot::explain::files::Release;
 use measured_boot::explain::snp::{Build, MOST_CHANGES, Question};
-use measured_boot::explain::{Answer, tpm};
+use measured_boot::explain::{Answer, log, tpm};
 use measured_boot::predict::known_firmware;
 use measured_boot::predict::snp::{Firmware, LaunchDigest, Machine};
 use serde_json::{Value, json};
@@ -30,8 +31,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     image: PathBuf,
     /// A SEV-SNP report or launch digest (file, or the digest's 96 digits); a TPM's evidence (JSON), or
-    /// registers as 4=HEX,9=HEX.
-    #[arg(long, value_name = "REPORT|QUOTE|DIGEST")]
+    /// registers as 4=HEX,9=HEX; an event log of a TPM or a TD.
+    #[arg(long, value_name = "REPORT|QUOTE|DIGEST|LOG")]
     observed: String,
     /// Image folder of another release that may have been started instead. May be repeated.
     #[arg(long, value_name = "DIR")]
@@ -61,6 +62,7 @@ fn explain(arguments: &Arguments) -> Result<bool> {
     }
     let releases: Vec<_> = images.iter().map(release).collect();
     let explained = match observed {
+        Observed::Log(log) => return explain_log(&log, &releases, arguments),
         Observed::LaunchDigest(digest) => vec![snp(arguments, &releases, digest)?],
         Observed::Pcrs(pcrs) => {
             let profiles = known_firmware()?;
@@ -84,6 +86,59 @@ fn explain(arguments: &Arguments) -> Result<bool> {
         explained.iter().for_each(Explained::print);
     }
     Ok(explained.iter().all(|one| !one.answer.causes.is_empty()))
+}
+
+/// Names the first event of a log that the image does not measure.
+fn explain_log(bytes: &[u8], releases: &[Release<'_>], arguments: &Arguments) -> Result<bool> {
+    let shown = || arguments.observed.clone();
+    let parsed = event_log::parse(bytes).with_context(shown)?;
+    let compared = log::compare(&parsed, releases).with_context(shown)?;
+    let whose = match compared.tcb {
+        Tcb::Tpm => "TPM",
+        Tcb::Tdx => "TD",
+    };
+    if arguments.json {
+        let divergences: Vec<_> = (compared.divergences.iter())
+            .map(|one| {
+                json!({
+                    "register": one.register,
+                    "position": one.position,
+                    "offset": one.event.as_ref().map(|(offset, _)| offset),
+                    "event": one.event.as_ref().map(|(_, text)| text),
+                    "got": one.got,
+                    "expected": one.expected,
+                })
+            })
+            .collect();
+        let value =
+            json!({ "log_of": whose, "matching": compared.matching, "divergences": divergences });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    } else {
+        println!(
+            "event log of a {whose}: {} events of the image are as predicted",
+            compared.matching
+        );
+        for one in &compared.divergences {
+            let nothing = || "no further event".to_owned();
+            let event = one.event.as_ref();
+            let event = event.map_or_else(nothing, |(offset, text)| {
+                format!("at offset {offset:#x}: {text}")
+            });
+            println!("{}, event {}, {event}", one.register, one.position);
+            println!(
+                "  got:      {}",
+                one.got.as_deref().unwrap_or("nothing known")
+            );
+            println!(
+                "  expected: {}",
+                one.expected.as_deref().unwrap_or("no further event")
+            );
+        }
+        if compared.divergences.is_empty() {
+            println!("no event of the predicted registers differs");
+        }
+    }
+    Ok(compared.divergences.iter().all(|one| one.got.is_some()))
 }
 
 fn release(image: &Image) -> Release<'_> {

@@ -12,11 +12,11 @@ use super::image;
 
 /// Options of `--tee snp`; all of them are needed.
 #[derive(clap::Args)]
-#[command(next_help_heading = "SEV-SNP machine (--tee snp)")]
+#[command(next_help_heading = "Machine")]
 pub(crate) struct Options {
-    /// Who launches the guest: qemu, ec2, ec2-rdx-zero (EC2 as older tools have it), gce, krun.
+    /// Who launches the guest: for SNP qemu, ec2, ec2-rdx-zero (EC2 as older tools have it), gce, krun; for TDX qemu, qemu-two-pass.
     #[arg(long, value_name = "PROFILE")]
-    vmm: Option<String>,
+    pub(crate) vmm: Option<String>,
     /// Number of vCPUs: 4, or a range such as 1-8.
     #[arg(long, value_name = "N")]
     vcpus: Option<String>,
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     guest_features: Option<String>,
     /// The firmware file.
     #[arg(long, value_name = "FILE")]
-    firmware: Option<PathBuf>,
+    pub(crate) firmware: Option<PathBuf>,
     /// Launch digest after the firmware's pages, computed before; then only the metadata of --firmware counts.
     #[arg(long, value_name = "HEX", requires = "firmware")]
     firmware_digest: Option<String>,

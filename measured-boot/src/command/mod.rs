@@ -5,7 +5,6 @@ pub(crate) mod explain;
 mod image;
 mod machine;
 pub(crate) mod predict;
-mod reference;
 pub(crate) mod replay;
 pub(crate) mod verify;
 

@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::Release;
 use super::snp::{Build, Question, VCPUS_TRIED};
-use super::{Answer, Change, tpm};
+use super::{Answer, Change, log, tpm};
+use crate::event_log::{self, Tcb};
 use crate::predict::linux::{LOW_MEMORY_MIB, rewritten};
 use crate::predict::snp::{
     CpuType, Error, Firmware, GuestFeatures, HashTable, LaunchDigest, Machine, Vmm,
@@ -356,4 +357,66 @@ fn explains_pcr_0_by_recorded_firmware() {
     let name = profiles[1].name.clone();
     assert_eq!(answer.causes, [[Change::Firmware { name }]]);
     assert_eq!(tpm::explain(7, &observed, &[], &profiles), None);
+}
+
+/// A log with these SHA-256 events, each a PCR and what was measured.
+fn event_log(events: &[(u32, [u8; 32])]) -> Vec<u8> {
+    let mut spec = b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02".to_vec();
+    spec.extend([1, 0, 0, 0, 0x0b, 0, 32, 0, 0]);
+    let mut log = [0u32, 3].map(u32::to_le_bytes).concat();
+    log.extend([0; 20]);
+    log.extend(u32::try_from(spec.len()).unwrap().to_le_bytes());
+    log.extend(spec);
+    for (pcr, digest) in events {
+        log.extend([*pcr, 0x8000_0003, 1].map(u32::to_le_bytes).concat());
+        log.extend([0x0b, 0]);
+        log.extend(digest);
+        log.extend([0; 4]);
+    }
+    log
+}
+
+#[test]
+fn names_the_first_event_that_differs() {
+    let files = Files::new();
+    let releases = files.releases();
+    let wide = |line: &[u8]| -> Vec<u8> { line.iter().flat_map(|byte| [*byte, 0]).collect() };
+    let image = |kernel: &[u8]| {
+        predict::kernel_digest::<Sha256>(kernel)
+            .unwrap()
+            .try_into()
+            .unwrap()
+    };
+    let line = [CMDLINE, b" initrd=initrd\0"].concat();
+    let plain = [
+        (4, image(&kernel())),
+        (4, sha256(b"Calling EFI Application from Boot Option")),
+        (4, sha256(&[0; 4])),
+        (9, sha256(&wide(&line))),
+        (9, sha256(INITRD)),
+    ];
+    let compare = |events: &[(u32, [u8; 32])]| {
+        let bytes = event_log(events);
+        let parsed = event_log::parse(&bytes).unwrap();
+        log::compare(&parsed, &releases).unwrap()
+    };
+    let same = compare(&plain);
+    assert_eq!((same.tcb, same.matching), (Tcb::Tpm, 5));
+    assert_eq!(same.divergences, []);
+
+    let mut other = plain;
+    other[0].1 = image(&files.kernels[1]);
+    other[4].1 = [9; 32];
+    let found = compare(&other).divergences;
+    let told = |one: &log::Divergence| (one.register.clone(), one.position, one.got.clone());
+    let kernel = "the kernel of v2, as the file is".to_owned();
+    assert_eq!(told(&found[0]), ("PCR 4".into(), 1, Some(kernel)));
+    assert_eq!(told(&found[1]), ("PCR 9".into(), 2, None));
+    assert_eq!(found[1].expected.as_deref(), Some("the initrd of v1"));
+    assert!(found[0].event.as_ref().unwrap().0 < found[1].event.as_ref().unwrap().0);
+
+    let shorter = compare(&plain[..4]).divergences;
+    assert_eq!(shorter[0].event, None);
+    let longer = compare(&[&plain[..], &[(4, sha256(b"a shell"))]].concat()).divergences;
+    assert_eq!((longer[0].position, longer[0].expected.clone()), (4, None));
 }

@@ -15,9 +15,18 @@ const REPORT: usize = 1184;
 const REPORT_VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
 const MEASUREMENT: std::ops::Range<usize> = 0x90..0xc0;
 
+/// `TCG_PCR_EVENT` of a crypto-agile log: PCR, type EV_NO_ACTION, SHA-1 of zeros.
+const LOG_START: [u8; 28] = {
+    let mut start = [0; 28];
+    start[4] = 3;
+    start
+};
+
 pub(super) enum Observed {
     LaunchDigest(LaunchDigest),
     Pcrs(Vec<(u8, [u8; 32])>),
+    /// An event log, not yet read.
+    Log(Vec<u8>),
 }
 
 impl Observed {
@@ -42,11 +51,15 @@ impl Observed {
             let evidence = TpmEvidence::parse(file)?;
             return Ok(Self::Pcrs((0..).zip(evidence.quote.pcrs).collect()));
         }
+        // A log begins with an event without an action, of register 0.
+        if file.starts_with(&LOG_START) {
+            return Ok(Self::Log(file.to_vec()));
+        }
         let version = file.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
         let is_report = version.is_some_and(|version| REPORT_VERSIONS.contains(&version));
         ensure!(
             is_report && file.len() == REPORT,
-            "cannot tell what was observed: got {} bytes, expected a SEV-SNP report ({REPORT} bytes, version 2 to 5), 96 hexadecimal digits, or the JSON of a TPM's evidence",
+            "cannot tell what was observed: got {} bytes, expected a SEV-SNP report ({REPORT} bytes, version 2 to 5), 96 hexadecimal digits, the JSON of a TPM's evidence, or an event log",
             file.len()
         );
         let digest = file.get(MEASUREMENT).and_then(<[u8]>::first_chunk);

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use base64ct::{Base64, Encoding as _};
 use measured_boot::base16;
+use measured_boot::manifest::Hex32;
 use measured_boot::predict::snp::{EcdsaPublicKey, HashTable, IdBlock, LaunchDigest, SectionKind};
-use measured_boot::reference_values::{self, Hex48, SnpValues};
+use measured_boot::reference_values::{Hex48, SnpValues};
 use serde_json::{Value, json};
 
 use super::super::image::{self, Image};
 use super::super::machine::{self, Described};
-use super::super::reference;
 
 #[derive(clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    machine: machine::Options,
+    pub(super) machine: machine::Options,
     /// Also print the ID block for this guest policy, such as 0x30000. Needs a single vCPU count.
     #[arg(long, value_name = "POLICY")]
     id_block_policy: Option<String>,
@@ -34,12 +34,9 @@ pub(super) struct Options {
     /// Also print AUTHOR_KEY_DIGEST of this P-384 public key (DER, SubjectPublicKeyInfo).
     #[arg(long, value_name = "FILE")]
     author_key: Option<PathBuf>,
-    /// Also put the launch digests into this reference-values.json, in place of those that are there.
-    #[arg(long, value_name = "FILE")]
-    into: Option<PathBuf>,
 }
 
-pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
+pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<SnpValues> {
     let described = options.machine.describe()?;
     let table = HashTable::new(&image.kernel, &image.initrd, &image.cmdline);
     let launch = described
@@ -51,33 +48,23 @@ pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<()> {
         .filter(|(vcpus, _)| described.vcpus.contains(vcpus))
         .collect();
     let identity = options.identity(&digests)?;
-    if let Some(path) = &options.into {
-        let values = snp_values(&described, &digests);
-        reference::update(path, |reference| reference.snp = Some(values))?;
-    }
     if json {
         let value = as_json(image, &described, &table, &digests, identity);
         println!("{}", serde_json::to_string_pretty(&value)?);
     } else {
         print(image, &described, &table, &digests, &identity);
     }
-    Ok(())
-}
-
-fn snp_values(described: &Described, digests: &[(u32, LaunchDigest)]) -> SnpValues {
-    let assumptions = assumptions(described).into_iter();
-    let known = digests
-        .iter()
-        .map(|(vcpus, digest)| reference_values::LaunchDigest {
-            digest: Hex48(digest.0),
-            machine: format!("{}, {vcpus} vCPUs", described.vmm),
-        });
-    SnpValues {
-        assumptions: assumptions
+    let assumed = assumptions(&described).into_iter();
+    let digests = digests.into_iter();
+    Ok(SnpValues {
+        assumptions: assumed
             .map(|(what, value)| format!("{what}: {value}"))
             .collect(),
-        launch_digests: known.collect(),
-    }
+        firmware: Hex32(described.firmware_sha256),
+        launch_digests: digests
+            .map(|(vcpus, digest)| (vcpus, Hex48(digest.0)))
+            .collect(),
+    })
 }
 
 /// What a prediction takes for granted. No file tells any of it.

@@ -163,8 +163,8 @@ fn snp_expectation(request: &Request<'_>, freshness: Freshness) -> Result<SnpExp
     Ok(SnpExpectation {
         launch_digests: values
             .launch_digests
-            .iter()
-            .map(|known| known.digest.0)
+            .values()
+            .map(|digest| digest.0)
             .collect(),
         host_data,
         freshness,
