@@ -362,7 +362,7 @@ fn judges_a_quote_of_a_tpm() {
     let report_data = base16::encode(b"kbs report data sha384 truncated");
     let options = ["--ak", "ak_rsa.pem", "--report-data", &report_data];
     let auditor = Auditor::new(&reference);
-    let json = evidence.to_evidence().unwrap().json;
+    let json = evidence.to_evidence().json;
     let path = auditor.write("evidence.json", json.as_bytes());
     let output = auditor.verify_file(&path, &options);
     assert!(output.status.success(), "{}", stdout(&output));
