@@ -60,45 +60,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let memory = arguments.memory.map_or(LowMemory::Usual, LowMemory::of);
     let machine = &arguments.snp.machine;
     let firmware = machine.firmware.as_ref();
-    for tee in &arguments.tee {
-        match tee {
-            Tee::Snp => {
-                ensure!(
-                    image.uki.is_none(),
-                    "cannot predict a launch digest for {}: it is started as image.efi, which a launch does not measure",
-                    image.name
-                );
-                let values = snp::run(&image, &arguments.snp, arguments.json)?;
-                if let Some(reference) = &mut reference {
-                    reference.snp = Some(values);
-                }
-            }
-            Tee::Tdx => {
-                let vmm = machine.vmm.as_deref();
-                let values = tdx::values(&image, &arguments.tdx, vmm, firmware, memory)?;
-                if arguments.json {
-                    println!("{}", serde_json::to_string_pretty(&values)?);
-                } else {
-                    tdx::print(&image, &values);
-                }
-                if let Some(reference) = &mut reference {
-                    reference.tdx = Some(values);
-                }
-            }
-            Tee::Tpm => {
-                // The other TEEs' firmware is another build.
-                let firmware = firmware.filter(|_| arguments.tee == [Tee::Tpm]);
-                let values = tpm::values(&image, firmware, memory)?;
-                if arguments.json {
-                    println!("{}", serde_json::to_string_pretty(&values)?);
-                } else {
-                    tpm::print(&image, &values, memory);
-                }
-                if let Some(reference) = &mut reference {
-                    reference.tpm = Some(values);
-                }
-            }
+    let wanted = |tee| arguments.tee.contains(&tee);
+    ensure!(
+        image.uki.is_none() || !wanted(Tee::Snp),
+        "cannot predict a launch digest for {}: it is started as image.efi, which a launch does not measure",
+        image.name
+    );
+    let tdx = || {
+        let vmm = machine.vmm.as_deref();
+        let values = || tdx::values(&image, &arguments.tdx, vmm, firmware, memory);
+        wanted(Tee::Tdx).then(values).transpose()
+    };
+    let tpm = || {
+        // The other TEEs' firmware is another build.
+        let firmware = firmware.filter(|_| arguments.tee == [Tee::Tpm]);
+        let values = || tpm::values(&image, firmware, memory);
+        wanted(Tee::Tpm).then(values).transpose()
+    };
+    let snp = || {
+        let values = || snp::run(&image, &arguments.snp, arguments.json);
+        wanted(Tee::Snp).then(values).transpose()
+    };
+    let (snp, (tdx, tpm)) = rayon::join(snp, || rayon::join(tdx, tpm));
+    let (snp, tdx, tpm) = (snp?, tdx?, tpm?);
+    if arguments.json {
+        if let Some(values) = &tdx {
+            println!("{}", serde_json::to_string_pretty(values)?);
         }
+        if let Some(values) = &tpm {
+            println!("{}", serde_json::to_string_pretty(values)?);
+        }
+    } else {
+        if let Some(values) = &tdx {
+            tdx::print(&image, values);
+        }
+        if let Some(values) = &tpm {
+            tpm::print(&image, values, memory);
+        }
+    }
+    if let Some(reference) = &mut reference {
+        reference.snp = snp.or(reference.snp.take());
+        reference.tdx = tdx.or(reference.tdx.take());
+        reference.tpm = tpm.or(reference.tpm.take());
     }
     if let (Some(folder), Some(reference)) = (&arguments.out, &reference) {
         write(folder, reference)?;

@@ -6,6 +6,9 @@
 //! stub's version, so that only versions are accepted whose order was seen in a
 //! real log.
 
+#[cfg(test)]
+mod tests;
+
 use super::Error;
 use super::authenticode::{Image, Section};
 
