@@ -15,7 +15,8 @@ use rustix::process::{PidfdFlags, WaitOptions, WaitStatus, pidfd_open, waitpid};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console::{line, progress, uptime};
-use crate::container::{End, Report, Running};
+pub use crate::container::End;
+use crate::container::{Report, Running};
 use crate::error::BootError;
 use crate::network::Interface;
 use crate::sys::process;

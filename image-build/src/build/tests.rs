@@ -7,7 +7,7 @@ use measured_boot::manifest::Manifest;
 use measured_boot::reference_values::ReferenceValues;
 
 use super::{Request, build};
-use crate::fixture::{layers, layout, runtime};
+use crate::fixture::{kernel, layers, layout, runtime};
 use crate::open_commands::open_commands;
 use crate::progress::Progress;
 
@@ -15,6 +15,8 @@ const CONFIG: &str = r#"
 [image]
 name = "demo"
 version = 1
+[attestation]
+tee = ["tpm"]
 [broker]
 url = "https://10.0.2.2:8443"
 ca = "ca.pem"
@@ -39,7 +41,7 @@ fn inputs(folder: &Path, config: &str) -> Request {
     fs::write(folder.join("ca.pem"), CA).unwrap();
     fs::write(folder.join("config.toml"), config).unwrap();
     fs::write(folder.join("key"), [9; 32]).unwrap();
-    fs::write(folder.join("kernel"), "kernel").unwrap();
+    fs::write(folder.join("kernel"), kernel()).unwrap();
     fs::write(folder.join("init"), "init").unwrap();
     Request {
         oci: folder.join("oci"),
