@@ -352,7 +352,7 @@ fn read_only() -> Result<()> {
     for disk in &mut machine.disks {
         disk.writable = false;
     }
-    scene.stops(&machine, "E_VOLUME_DEVICE")
+    scene.stops(&machine, "E_VOLUME_INTEGRITY")
 }
 
 /// One byte in every field of header and superblock.
