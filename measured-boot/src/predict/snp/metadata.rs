@@ -19,7 +19,7 @@ const HEADER: usize = 16;
 /// `OvmfSevMetadataSectionDesc`: address, size, type.
 const DESCRIPTOR: usize = 12;
 /// Bound on the pages of all sections together; OVMF has 32.
-const MAX_SECTION_BYTES: u64 = 64 << 20;
+const MAX_SECTION_BYTES: u64 = 8 << 20;
 
 const RESET_BLOCK: Entry = Entry {
     name: "SEV_ES_RESET_BLOCK",
