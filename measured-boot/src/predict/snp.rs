@@ -28,6 +28,11 @@ mod table;
 mod vmsa;
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod hostile;
 #[cfg(test)]
 mod tests;

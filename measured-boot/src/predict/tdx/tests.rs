@@ -18,7 +18,7 @@ const SECTIONS: usize = DESCRIPTOR + 16;
 /// As OVMF is laid out: variables, code, and the code's end with the metadata,
 /// the table of GUIDed entries, and the reset vector.
 fn firmware() -> Vec<u8> {
-    let mut file: Vec<u8> = (0..0x8000u32).map(|at| (at * 7 >> 3) as u8).collect();
+    let mut file: Vec<u8> = (0..0x8000u32).map(|at| ((at * 7) >> 3) as u8).collect();
     let mut at = 0;
     let mut put = |file: &mut Vec<u8>, start: usize, parts: &[&[u8]]| {
         at = start;

@@ -204,7 +204,8 @@ fn rejects_changed_bytes() {
 fn each_demand_is_a_check_of_its_own() {
     let good = unverified("google.quote-v5.dat");
     let expected = expectation(good.td());
-    let changed: [(fn(&mut VerifiedQuote), &[&str]); 16] = [
+    type Change = (fn(&mut VerifiedQuote), &'static [&'static str]);
+    let changed: [Change; 16] = [
         (|q| q.td.mrtd[0] ^= 1, &["MRTD"]),
         (|q| q.td.rtmrs[0][47] ^= 1, &["RTMR0"]),
         (|q| q.td.rtmrs[1][47] ^= 1, &["RTMR1"]),
