@@ -176,6 +176,7 @@ mod tests {
         put(0, b"MZ");
         put(0x3c, &0x40u32.to_le_bytes());
         put(0x40, b"PE\0\0");
+        put(0x44, &0x8664u16.to_le_bytes());
         put(0x46, &1u16.to_le_bytes());
         put(0x54, &240u16.to_le_bytes());
         put(0x58, &0x20bu16.to_le_bytes());
