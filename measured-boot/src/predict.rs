@@ -126,7 +126,12 @@ impl Error {
                 got: cause.strip_prefix("got ").unwrap_or(&cause).to_owned(),
                 expected: "a PE32+ image".to_owned(),
             },
-            other => other,
+            other @ (Self::Initrd { .. }
+            | Self::Cmdline { .. }
+            | Self::Tdvf { .. }
+            | Self::Uki { .. }
+            | Self::Stub { .. }
+            | Self::Firmware { .. }) => other,
         }
     }
 }

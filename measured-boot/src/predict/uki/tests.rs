@@ -26,7 +26,7 @@ fn image() -> Vec<u8> {
         (b".linux\0\0", &kernel),
     ];
     let mut image = vec![0; 0x400];
-    let mut put = |image: &mut Vec<u8>, offset: usize, bytes: &[u8]| {
+    let put = |image: &mut Vec<u8>, offset: usize, bytes: &[u8]| {
         image[offset..offset + bytes.len()].copy_from_slice(bytes);
     };
     put(&mut image, 0, b"MZ");
@@ -146,7 +146,7 @@ fn refuses_what_the_stub_would_not_start_as_predicted() {
         (
             "section table at offset 0x0: got no .linux",
             section(4, 0),
-            b".",
+            b"x",
         ),
         (
             "section table at offset 0x0: got no .initrd",
