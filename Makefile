@@ -33,8 +33,9 @@ reproduce: ## build everything twice, as two users in two places, and compare th
 tcb: ## what is in the guest: lines, crates, unsafe, bytes, against the budgets
 	@scripts/tcb
 
-bench: ## boot timeline in guest time, and instructions from PID 1 to the container
+bench: ## boot timeline in guest time, instructions from PID 1 to the container, speed of predictions
 	@scripts/bench
+	@scripts/bench-measure
 
 clean: ## remove target/ (the kernel's cache in ~/.cache/anchorhold stays)
 	rm -rf target

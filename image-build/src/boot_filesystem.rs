@@ -81,7 +81,7 @@ fn content_id(key: &BootKey, plain: &mut File) -> io::Result<ContentId> {
     }
 }
 
-fn cipher(key: &[u8; 2 * XTS_KEY]) -> Option<Xts128<Aes256>> {
+pub(crate) fn cipher(key: &[u8; 2 * XTS_KEY]) -> Option<Xts128<Aes256>> {
     let (data, tweak) = key.split_at_checked(XTS_KEY)?;
     let cipher = |key: &[u8]| Aes256::new_from_slice(key).ok();
     Some(Xts128::new(cipher(data)?, cipher(tweak)?))
@@ -110,8 +110,9 @@ where
         .context("cannot encrypt boot filesystem")
 }
 
-/// The IV of a sector: its number, little-endian (`plain64`).
-fn tweak<N>(sector: u64) -> Array<u8, N>
+/// The IV of a sector of 4096 bytes: its number in units of 512, little-endian
+/// (`plain64`).
+pub(crate) fn tweak<N>(sector: u64) -> Array<u8, N>
 where
     N: aes::cipher::array::ArraySize,
 {

@@ -33,6 +33,7 @@ use crate::progress::Progress;
 use crate::spool::Spool;
 use crate::tree::{Content, Entry, Leaf, Metadata, Tree, source};
 use crate::uki;
+use crate::volume;
 
 /// The file of an image that firmware starts from a disk.
 pub const UKI: &str = "image.efi";
@@ -93,7 +94,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built> {
 
     let container = container::resolve(&config, &image.config, &root, &spool, &mut notes)?;
     let mount = config.boot.as_ref().and_then(|boot| boot.mount.as_deref());
-    mountpoint::add(&mut root, &container, mount)?;
+    mountpoint::add(&mut root, &container, mount, &config.volume)?;
     mountpoint::working_directory(&mut root, &container.cwd)?;
 
     let mut manifest = manifest(&config, &request.config, container)?;
@@ -280,6 +281,7 @@ fn manifest(config: &Config, path: &Path, container: manifest::Container) -> Res
         broker,
         network,
         boot,
+        volumes: volume::describe(&config.volume)?,
         container,
     };
     // Before the work of encrypting and hashing, not after it.

@@ -14,8 +14,6 @@ mod value;
 
 pub use value::{Capabilities, Mode, Rlimits, Seconds, Signal, Size};
 
-use value::Unsupported;
-
 /// Largest configuration file accepted.
 const MAX_SIZE: u64 = 1 << 20;
 
@@ -43,9 +41,9 @@ pub struct Config {
     /// What differs from the container image.
     #[serde(default)]
     pub container: Container,
-    /// Refused with a message of its own.
+    /// The persistent encrypted volumes.
     #[serde(default)]
-    volume: Option<Unsupported>,
+    pub volume: Vec<Volume>,
 }
 
 /// `[image]`.
@@ -127,6 +125,23 @@ pub struct Boot {
     pub mount: Option<String>,
 }
 
+/// `[[volume]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Names the disk: `volume-NAME` is its serial.
+    pub name: String,
+    /// The broker's name of the master key.
+    pub key: Resource,
+    /// Where the container sees it.
+    pub mount: String,
+    /// A multiple of 4096 bytes.
+    pub size: Size,
+    /// Counts up whenever older disks shall not open any more.
+    #[serde(default = "default_epoch")]
+    pub epoch: u64,
+}
+
 /// `[container]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -206,6 +221,10 @@ pub struct Secret {
     pub uid: Option<u32>,
     /// Group of the file; the container's by default.
     pub gid: Option<u32>,
+}
+
+fn default_epoch() -> u64 {
+    1
 }
 
 fn default_logs() -> Logs {

@@ -198,3 +198,30 @@ fn config_json(layers: &[Vec<u8>], runtime: &Value) -> Vec<u8> {
                         "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     serde_json::to_vec(&config).unwrap()
 }
+
+/// The least that firmware starts as a kernel: a PE image of two sections with
+/// the header of the Linux boot protocol (Documentation/arch/x86/boot.rst).
+pub(crate) fn kernel() -> Vec<u8> {
+    let mut image = vec![0x90; 0x2800];
+    let mut put = |offset: usize, bytes: &[u8]| {
+        image[offset..offset + bytes.len()].copy_from_slice(bytes);
+    };
+    put(0, b"MZ");
+    put(0x3c, &0x40u32.to_le_bytes());
+    put(0x40, b"PE\0\0");
+    put(0x46, &2u16.to_le_bytes());
+    put(0x54, &160u16.to_le_bytes());
+    put(0x58, &0x20bu16.to_le_bytes());
+    put(0x94, &0x1000u32.to_le_bytes());
+    put(0xc4, &6u32.to_le_bytes());
+    put(0xe8, &[0; 8]);
+    for (section, size, offset) in [(0xf8, 0x1000u32, 0x1800u32), (0x120, 0x800, 0x1000)] {
+        put(section + 16, &size.to_le_bytes());
+        put(section + 20, &offset.to_le_bytes());
+    }
+    put(0x202, b"HdrS");
+    put(0x206, &0x20fu16.to_le_bytes());
+    put(0x211, &[1]);
+    put(0x236, &0x23u16.to_le_bytes());
+    image
+}

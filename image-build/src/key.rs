@@ -1,4 +1,5 @@
-//! The master key of an encrypted boot filesystem, as a file of 32 bytes.
+//! The master key of an encrypted boot filesystem or of a persistent volume, as
+//! a file of 32 bytes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -6,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use measured_boot::keys::{BOOT_KEY_SIZE, BootKey};
+use measured_boot::keys::{BOOT_KEY_SIZE, BootKey, VolumeKey};
 use zeroize::Zeroizing;
 
 /// Makes a new key in a new file that only its owner reads.
@@ -40,24 +41,36 @@ pub fn write_secret(path: &Path, secret: &[u8]) -> Result<()> {
     written.with_context(|| format!("cannot write key file {shown}"))
 }
 
-/// Reads a key.
+/// Reads the key of a boot filesystem.
 ///
 /// # Errors
 /// The file cannot be read, or is not 32 bytes long.
 pub fn read(path: &Path) -> Result<BootKey> {
-    let shown = path.display();
-    let file = File::open(path).with_context(|| format!("cannot open boot key {shown}"))?;
+    read_as("boot", path, BootKey::from_slice)
+}
+
+/// Reads the key of a persistent volume.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_volume(path: &Path) -> Result<VolumeKey> {
+    read_as("volume", path, VolumeKey::from_slice)
+}
+
+fn read_as<K>(what: &str, path: &Path, from_slice: fn(&[u8]) -> Option<K>) -> Result<K> {
+    let shown = format!("{what} key {}", path.display());
+    let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
     // Never reallocated, so that no copy of the key is left in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * BOOT_KEY_SIZE));
     file.take(33)
         .read_to_end(&mut bytes)
-        .with_context(|| format!("cannot read boot key {shown}"))?;
+        .with_context(|| format!("cannot read {shown}"))?;
     let length = bytes.len();
     ensure!(
         length <= BOOT_KEY_SIZE,
-        "cannot read boot key {shown}: got more than {BOOT_KEY_SIZE} bytes"
+        "cannot read {shown}: got more than {BOOT_KEY_SIZE} bytes"
     );
-    BootKey::from_slice(&bytes).with_context(|| {
-        format!("cannot read boot key {shown}: got {length} bytes, expected {BOOT_KEY_SIZE}")
+    from_slice(&bytes).with_context(|| {
+        format!("cannot read {shown}: got {length} bytes, expected {BOOT_KEY_SIZE}")
     })
 }

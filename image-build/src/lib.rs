@@ -3,7 +3,8 @@
 //! No root, no mounts, no loop devices, no network, and no program of the host:
 //! layers are applied to a tree in memory, and filesystems are written by code
 //! in this crate. So the same inputs and the same key give the same bits
-//! anywhere.
+//! anywhere. The exception is a persistent volume, which is data and not part of
+//! an image: its empty filesystem comes from `mke2fs`.
 //!
 //! [`build`](mod@build) tells the whole story in order; each step is a module.
 
@@ -27,6 +28,7 @@ pub mod seccomp;
 pub mod spool;
 pub mod tree;
 pub mod uki;
+pub mod volume;
 
 #[cfg(test)]
 #[allow(

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use image_build::build::{self, Built, Request};
 use image_build::open_commands::open_commands;
 use image_build::progress::Progress;
-use image_build::{key, run};
+use image_build::{key, run, volume};
 
 /// Turns an OCI image into a measured virtual machine's image, and boots it.
 #[derive(Debug, Parser)]
@@ -27,17 +27,49 @@ enum Command {
     /// Make keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make persistent volumes, and read them back
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Print the commands that open an image with veritysetup and cryptsetup
     OpenCommands(OpenArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Make a new boot key: 32 random bytes that only you can read
+    /// Make a new key for a boot filesystem or a volume: 32 random bytes that only you can read
     New {
         /// File to make; it must not exist
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeCommand {
+    /// Make an empty volume: the disk that the guest opens, and never formats
+    Create(VolumeArgs),
+    /// Check every sector of a volume that no guest uses, and write the filesystem in it
+    Extract {
+        /// The volume's disk
+        volume: PathBuf,
+        #[command(flatten)]
+        args: VolumeArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct VolumeArgs {
+    /// Config of the image (TOML), which describes the volume
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Name of the volume
+    #[arg(long)]
+    name: String,
+    /// Master key of the volume, from `image-build key new`
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// File to make; it must not exist
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +127,14 @@ fn main() -> ExitCode {
         Command::Build(args) => build(args),
         Command::Run(args) => return run::main(args),
         Command::Key(KeyCommand::New { file }) => key::create(&file),
+        Command::Volume(VolumeCommand::Create(args)) => {
+            let VolumeArgs { config, name, .. } = &args;
+            volume::create(config, name, &args.key_file, &args.out)
+        }
+        Command::Volume(VolumeCommand::Extract { volume, args }) => {
+            let VolumeArgs { config, name, .. } = &args;
+            volume::extract(config, name, &args.key_file, &volume, &args.out)
+        }
         Command::OpenCommands(args) => open_commands(
             &args.image,
             args.boot_key.as_deref(),

@@ -78,6 +78,16 @@ pub struct Args {
     /// One more disk, which the guest may write, by its virtio serial
     #[arg(long, value_name = "SERIAL=FILE", value_parser = parse_disk)]
     pub disk: Vec<Disk>,
+    /// The disk of a persistent volume, by the volume's name; may be repeated
+    #[arg(long, value_name = "NAME=FILE", value_parser = parse_volume)]
+    pub volume: Vec<Disk>,
+}
+
+fn parse_volume(text: &str) -> Result<Disk, String> {
+    if !text.contains('=') {
+        return Err("expected NAME=FILE".into());
+    }
+    parse_disk(&format!("volume-{text}"))
 }
 
 fn parse_disk(text: &str) -> Result<Disk, String> {
@@ -165,6 +175,7 @@ fn machine(args: Args) -> Result<Machine, Error> {
     machine.pcap = args.net_pcap;
     machine.monitor = args.monitor;
     machine.disks.extend(args.disk);
+    machine.disks.extend(args.volume);
     machine.show = if args.json {
         Show::Stderr
     } else {

@@ -3,11 +3,10 @@
 //! Init attests and never judges; the broker appraises.
 
 use alloc::vec::Vec;
-use core::fmt;
 
 use measured_boot::code::Code;
-use measured_boot::keys::{BOOT_KEY_SIZE, BootKey};
-use measured_boot::manifest::{Broker, Manifest, Tee};
+use measured_boot::keys::{BOOT_KEY_SIZE, BootKey, VolumeKey};
+use measured_boot::manifest::{Manifest, Resource, Tee};
 
 use crate::broker;
 use crate::console;
@@ -29,6 +28,8 @@ pub struct TeeDevice(Option<Tpm>);
 pub struct Released {
     /// The boot filesystem's key, when there is a boot filesystem.
     pub boot_key: Option<BootKey>,
+    /// The key of every persistent volume of the manifest, in its order.
+    pub volume_keys: Vec<VolumeKey>,
     /// Every secret of the manifest, in its order.
     pub secrets: Vec<ReleasedSecret>,
     /// For the latch.
@@ -45,7 +46,13 @@ pub fn open_tee(manifest: &Manifest) -> Result<TeeDevice, BootError> {
         return Ok(TeeDevice(None));
     }
     if manifest.attestation.tee != [Tee::Tpm] {
-        let allowed = Allowed(&manifest.attestation.tee);
+        let allowed: Vec<_> = manifest
+            .attestation
+            .tee
+            .iter()
+            .map(|t| t.as_str())
+            .collect();
+        let allowed = allowed.join(", ");
         let cause = format_args!("this machine offers tpm, the manifest allows {allowed}");
         return Err(BootError::new(
             Code::TeeMissing,
@@ -71,72 +78,59 @@ pub fn obtain_keys(
     else {
         return Ok(Released {
             boot_key: None,
+            volume_keys: Vec::new(),
             secrets: Vec::new(),
             tee: TeeDevice(None),
         });
     };
-    let mut attested = attest(broker, interface, &mut tpm)?;
-
-    let boot_key = match &manifest.boot {
-        None => None,
-        Some(boot) => {
-            let key = attested.fetch(&boot.key, BOOT_KEY_SIZE.saturating_add(1))?;
-            Some(BootKey::from_slice(key.expose()).ok_or_else(|| {
-                let got = key.expose().len();
-                let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
-                BootError::new(
-                    Code::KeyLength,
-                    STEP,
-                    format_args!("use {}", boot.key),
-                    cause,
-                )
-            })?)
-        }
-    };
-    let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
-    for secret in &manifest.container.secrets {
-        let value = attested.fetch(&secret.resource, MAX_SECRET)?;
-        secrets.push(ReleasedSecret {
-            secret: secret.clone(),
-            value,
-        });
-    }
-    console::progress("attestation: keys released");
-    Ok(Released {
-        boot_key,
-        secrets,
-        tee: TeeDevice(Some(tpm)),
-    })
-}
-
-fn attest(
-    broker: &Broker,
-    interface: &Interface,
-    tpm: &mut Tpm,
-) -> Result<broker::Attested, BootError> {
     let session = broker::connect(broker, interface, Tee::Tpm)?;
     console::progress("attestation: broker authenticated");
     let evidence = tpm.evidence(&session.report_data())?;
-    let attested = session.attest(evidence)?;
+    let mut attested = session.attest(evidence)?;
     console::progress("attestation: evidence accepted");
-    Ok(attested)
+
+    let mut boot_key = None;
+    if let Some(boot) = &manifest.boot {
+        boot_key = Some(fetch_key(&mut attested, &boot.key, BootKey::from_slice)?);
+    }
+    let mut volume_keys = Vec::with_capacity(manifest.volumes.len());
+    for volume in &manifest.volumes {
+        let key = fetch_key(&mut attested, &volume.key, VolumeKey::from_slice)?;
+        volume_keys.push(key);
+    }
+    let mut secrets = Vec::with_capacity(manifest.container.secrets.len());
+    for secret in &manifest.container.secrets {
+        let value = attested.fetch(&secret.resource, MAX_SECRET)?;
+        let secret = secret.clone();
+        secrets.push(ReleasedSecret { secret, value });
+    }
+    console::progress("attestation: keys released");
+    let tee = TeeDevice(Some(tpm));
+    Ok(Released {
+        boot_key,
+        volume_keys,
+        secrets,
+        tee,
+    })
+}
+
+fn fetch_key<K>(
+    attested: &mut broker::Attested,
+    resource: &Resource,
+    from_slice: fn(&[u8]) -> Option<K>,
+) -> Result<K, BootError> {
+    let key = attested.fetch(resource, MAX_SECRET)?;
+    from_slice(key.expose()).ok_or_else(|| {
+        let got = key.expose().len();
+        let cause = format_args!("got {got} bytes, expected {BOOT_KEY_SIZE}");
+        let action = format_args!("use {resource}");
+        BootError::new(Code::KeyLength, STEP, action, cause)
+    })
 }
 
 impl TeeDevice {
     /// Gives the device up, for the latch.
     pub(crate) fn into_tpm(self) -> Option<Tpm> {
         self.0
-    }
-}
-
-struct Allowed<'a>(&'a [Tee]);
-
-impl fmt::Display for Allowed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, tee) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{}", tee.as_str())?;
-        }
-        Ok(())
     }
 }

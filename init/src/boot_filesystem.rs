@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::console;
 use crate::disk;
-use crate::dm::{Active, Device, Target};
+use crate::dm::{Device, Target};
 use crate::error::BootError;
 use crate::mounts;
 use crate::verity::{Armed, Parameters, Verified};
@@ -22,14 +22,18 @@ use crate::verity::{Armed, Parameters, Verified};
 const STEP: &str = "boot-filesystem";
 /// Serial of its disk.
 const SERIAL: &str = "boot";
+const NEEDS: disk::Needs = disk::Needs {
+    step: STEP,
+    missing: Code::BootMissing,
+    ambiguous: Code::BootAmbiguous,
+    short: Code::BootSize,
+    unreadable: Code::BootDevice,
+};
 
 /// The boot filesystem is mounted at [`mounts::BOOT`], read-only, decrypted with
 /// the released key and checked against the manifest's root hash.
 #[derive(Debug)]
-pub struct BootFiles {
-    verified: Verified,
-    _decrypted: Device<Active>,
-}
+pub struct BootFiles(Verified);
 
 /// Opens and mounts the boot filesystem, if the manifest has one, consuming its
 /// key: afterwards only the kernel has it.
@@ -40,65 +44,37 @@ pub fn open(
     description: Option<&BootFilesystem>,
     key: Option<BootKey>,
 ) -> Result<Option<BootFiles>, BootError> {
-    match (description, key) {
-        (None, _) => Ok(None),
-        (Some(description), Some(key)) => open_with(description, key).map(Some),
-        // A manifest with a boot filesystem has a broker, and that gave a key.
-        (Some(_), None) => Err(BootError::new(
-            Code::Internal,
-            STEP,
-            "open the boot filesystem",
-            "got no key",
-        )),
-    }
-}
-
-fn open_with(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, BootError> {
-    let (root_hash, geometry) = description.verity().ok_or_else(|| {
-        BootError::new(
-            Code::Internal,
-            STEP,
-            "size the boot filesystem",
-            "no such geometry",
-        )
-    })?;
-    let disk = disk::find(SERIAL, geometry.total_sectors()).map_err(|cause| {
-        let code = match cause {
-            disk::Error::Missing => Code::BootMissing,
-            disk::Error::Ambiguous => Code::BootAmbiguous,
-            disk::Error::Short { .. } => Code::BootSize,
-            disk::Error::Io(_) => Code::BootDevice,
-        };
-        BootError::new(code, STEP, "find disk boot", cause)
-    })?;
+    let Some(description) = description else {
+        return Ok(None);
+    };
+    let internal = |cause| BootError::new(Code::Internal, STEP, "open the boot filesystem", cause);
+    // A manifest with a boot filesystem has a broker, and that gave a key.
+    let key = key.ok_or_else(|| internal("got no key"))?;
+    let (root_hash, geometry) = description
+        .verity()
+        .ok_or_else(|| internal("got a size out of bounds"))?;
+    let disk = disk::find(SERIAL, geometry.total_sectors(), &NEEDS)?;
 
     let keys = key.boot_filesystem(&ContentId(description.content_id.0));
-    let decrypted = {
-        // 4096-byte sectors, the IV counted in units of 512 bytes, as
-        // `cryptsetup open --type plain --sector-size 4096` does it.
-        let volume_key = Zeroizing::new(base16::encode(&*keys.volume_key));
-        let parameters = Zeroizing::new(format!(
+    // 4096-byte sectors, the IV counted in units of 512 bytes, as
+    // `cryptsetup open --type plain --sector-size 4096` does it.
+    let volume_key = Zeroizing::new(base16::encode(&*keys.volume_key));
+    let target = Target {
+        kind: "crypt",
+        sectors: geometry.total_sectors(),
+        parameters: Zeroizing::new(format!(
             "aes-xts-plain64 {} 0 {} 0 1 sector_size:4096",
             *volume_key, disk.device
-        ));
-        let sectors = geometry.total_sectors();
-        let target = Target {
-            kind: "crypt",
-            sectors,
-            parameters: &parameters,
-        };
-        Device::create("boot-crypt")
-            .and_then(|created| created.load(&target))
-            .and_then(Device::activate)
-            .map_err(|e| device_error("open dm-crypt device boot", e))?
+        )),
     };
+    let decrypted = Device::open("boot-crypt", &target)
+        .map_err(|e| device_error("open dm-crypt device boot", e))?;
 
-    let salt = Zeroizing::new(Vec::from(*keys.salt));
     let parameters = Parameters {
         device: decrypted.device(),
         geometry,
         root_hash,
-        salt,
+        salt: Zeroizing::new(Vec::from(*keys.salt)),
     };
     let verified = Verified::open("boot", parameters)
         .map_err(|e| device_error("open dm-verity device boot", e))?;
@@ -106,10 +82,7 @@ fn open_with(description: &BootFilesystem, key: BootKey) -> Result<BootFiles, Bo
         .mount(mounts::BOOT)
         .map_err(|e| BootError::new(Code::BootIntegrity, STEP, "mount the boot filesystem", e))?;
     console::progress("boot-filesystem: mounted");
-    Ok(BootFiles {
-        verified,
-        _decrypted: decrypted,
-    })
+    Ok(Some(BootFiles(verified)))
 }
 
 impl BootFiles {
@@ -118,7 +91,7 @@ impl BootFiles {
     /// # Errors
     /// `E_BOOT_DEVICE`.
     pub fn arm(self) -> Result<Armed, BootError> {
-        self.verified
+        self.0
             .arm()
             .map_err(|e| device_error("arm dm-verity device boot", e))
     }

@@ -2,28 +2,29 @@
 
 use alloc::format;
 use core::fmt;
-use core::sync::atomic::{AtomicI32, Ordering};
 use core::time::Duration;
 
-use rustix::fd::{BorrowedFd, IntoRawFd, RawFd};
+use rustix::fd::{BorrowedFd, IntoRawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use crate::network::deadline;
 use crate::sys;
 
-/// Set once by [`open`]; -1 before. The last words of a boot need it from
-/// everywhere, also from a panic.
-static CONSOLE: AtomicI32 = AtomicI32::new(-1);
-
-/// Opens `/dev/console` without making it the controlling terminal.
+/// Opens `/dev/console` without making it the controlling terminal, in the place
+/// of whatever the kernel gave init as its standard descriptors.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn open() -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let console: RawFd = rustix::fs::open("/dev/console", flags, Mode::empty())?.into_raw_fd();
-    CONSOLE.store(console, Ordering::Relaxed);
+    let console = rustix::fs::open("/dev/console", flags, Mode::empty())?;
+    dup2_stdin(&console)?;
+    dup2_stdout(&console)?;
+    dup2_stderr(&console)?;
+    // It may be one of the three itself, so it is never closed.
+    let _raw = console.into_raw_fd();
     Ok(())
 }
 
@@ -32,7 +33,7 @@ pub fn open() -> io::Result<()> {
 pub fn line(text: impl fmt::Display) {
     let text = format!("{text}\n");
     let mut rest = text.as_bytes();
-    while let Some(written) = console().and_then(|fd| io::write(fd, rest).ok()) {
+    while let Ok(written) = io::write(console(), rest) {
         match rest.get(written..) {
             Some(tail) if !tail.is_empty() && written > 0 => rest = tail,
             _ => break,
@@ -52,22 +53,16 @@ pub fn progress(text: impl fmt::Display) {
 
 /// Waits until the last line has left the machine.
 pub fn drain() {
-    if let Some(console) = console() {
-        // A console without that ioctl has nothing to wait for.
-        rustix::termios::tcdrain(console).ok();
-    }
+    // A console without that ioctl has nothing to wait for.
+    rustix::termios::tcdrain(console()).ok();
 }
 
 /// Time since the kernel started.
 pub fn uptime() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(
-        u64::try_from(now.tv_sec).unwrap_or(0),
-        u32::try_from(now.tv_nsec).unwrap_or(0),
-    )
+    deadline::now()
 }
 
-fn console() -> Option<BorrowedFd<'static>> {
-    let raw = CONSOLE.load(Ordering::Relaxed);
-    (raw >= 0).then(|| sys::borrow_forever(raw))
+fn console() -> BorrowedFd<'static> {
+    let [_, console] = sys::standard_streams();
+    console
 }

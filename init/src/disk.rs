@@ -3,13 +3,13 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
+use measured_boot::code::Code;
 use measured_boot::verity::SECTOR_SIZE;
-use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{self, Errno};
 
+use crate::error::BootError;
 use crate::file;
 
 /// Longest text read from a disk's attributes in `/sys`.
@@ -24,90 +24,56 @@ pub struct Disk {
     pub sectors: u64,
 }
 
-/// Why there is no such disk.
+/// The step that needs a disk, and its codes for a disk that cannot be had.
 #[derive(Debug)]
-#[allow(
-    clippy::error_impl_error,
-    reason = "named by its module, as disk::Error"
-)]
-pub enum Error {
+pub struct Needs {
+    /// Name of the step.
+    pub step: &'static str,
     /// No disk with that serial.
-    Missing,
+    pub missing: Code,
     /// More than one: guessing would let the host choose.
-    Ambiguous,
+    pub ambiguous: Code,
     /// Shorter than what it should hold.
-    Short {
-        /// Its length in bytes.
-        got: u64,
-        /// The least it must have.
-        expected: u64,
-    },
+    pub short: Code,
     /// Its description could not be read.
-    Io(Errno),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("no disk has this serial"),
-            Self::Ambiguous => f.write_str("more than one disk has this serial"),
-            Self::Short { got, expected } => {
-                write!(f, "got {got} bytes, expected at least {expected}")
-            }
-            Self::Io(errno) => write!(f, "{errno}"),
-        }
-    }
+    pub unreadable: Code,
 }
 
 /// Finds the one virtio disk with this serial, of at least `sectors` sectors.
 ///
 /// # Errors
-/// None, several, too short, or the kernel's error.
-pub fn find(serial: &str, sectors: u64) -> Result<Disk, Error> {
-    let matching: Vec<String> = names()
-        .map_err(Error::Io)?
-        .into_iter()
-        .filter(|name| {
-            file::read_line(&format!("/sys/block/{name}/serial"), LIMIT).is_ok_and(|s| s == serial)
-        })
-        .collect();
-    let name = match matching.as_slice() {
-        [] => return Err(Error::Missing),
+/// A code of `needs`: none, several, too short, or the kernel's error.
+pub fn find(serial: &str, sectors: u64, needs: &Needs) -> Result<Disk, BootError> {
+    let error = |code, cause: &dyn fmt::Display| {
+        BootError::new(code, needs.step, format_args!("find disk {serial}"), cause)
+    };
+    let unreadable = |errno: Errno| error(needs.unreadable, &errno);
+    let mut names = file::names("/sys/block", "vd").map_err(unreadable)?;
+    names.retain(|name| attribute(name, "serial").is_ok_and(|s| s == serial));
+    let name = match names.as_slice() {
+        [] => return Err(error(needs.missing, &"no disk has this serial")),
         [name] => name,
-        _ => return Err(Error::Ambiguous),
+        _ => {
+            return Err(error(
+                needs.ambiguous,
+                &"more than one disk has this serial",
+            ));
+        }
     };
 
-    let attribute = |attribute: &str| {
-        file::read_line(&format!("/sys/block/{name}/{attribute}"), LIMIT).map_err(Error::Io)
-    };
+    let size = attribute(name, "size").map_err(unreadable)?;
     let disk = Disk {
-        device: attribute("dev")?,
-        sectors: attribute("size")?
-            .parse()
-            .map_err(|_| Error::Io(Errno::INVAL))?,
+        device: attribute(name, "dev").map_err(unreadable)?,
+        sectors: size.parse().map_err(|_| unreadable(Errno::INVAL))?,
     };
     if disk.sectors < sectors {
-        let bytes = |sectors: u64| sectors.saturating_mul(SECTOR_SIZE);
-        return Err(Error::Short {
-            got: bytes(disk.sectors),
-            expected: bytes(sectors),
-        });
+        let [got, expected] = [disk.sectors, sectors].map(|n| n.saturating_mul(SECTOR_SIZE));
+        let cause = format_args!("got {got} bytes, expected at least {expected}");
+        return Err(error(needs.short, &cause));
     }
     Ok(disk)
 }
 
-/// Names of the virtio disks (`vda`, ...) in no order.
-fn names() -> io::Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open("/sys/block", flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        if let Ok(name) = entry.file_name().to_str()
-            && name.starts_with("vd")
-        {
-            names.push(String::from(name));
-        }
-    }
-    Ok(names)
+fn attribute(disk: &str, name: &str) -> io::Result<String> {
+    file::read_line(&format!("/sys/block/{disk}/{name}"), LIMIT)
 }

@@ -3,8 +3,6 @@
 //! The broker releases keys to a guest whose latch register is zero. Once this
 //! step has passed, no quote of this boot shows zero again, whoever asks for it.
 
-use core::fmt;
-
 use measured_boot::base16;
 use measured_boot::code::Code;
 use measured_boot::tpm::{self, LATCH_EVENT, LATCH_PCR};
@@ -40,37 +38,13 @@ pub fn close(device: TeeDevice) -> Result<Latched, BootError> {
 }
 
 fn expect(tpm: &mut Tpm, action: &'static str, value: &[u8; 32]) -> Result<(), BootError> {
-    let pcrs = tpm::read_pcrs(tpm).map_err(failed("read PCR 15"))?;
-    match pcrs.get(usize::from(LATCH_PCR)) {
-        Some(pcr) if pcr == value => Ok(()),
-        Some(pcr) => Err(BootError::new(
-            Code::Latch,
-            STEP,
-            action,
-            Unexpected {
-                got: pcr,
-                expected: value,
-            },
-        )),
-        None => Err(BootError::new(
-            Code::Internal,
-            STEP,
-            action,
-            "no PCR 15 among 24 PCRs",
-        )),
+    let pcr = tpm::read_pcr(tpm, LATCH_PCR).map_err(failed("read PCR 15"))?;
+    if pcr == *value {
+        return Ok(());
     }
-}
-
-struct Unexpected<'a> {
-    got: &'a [u8; 32],
-    expected: &'a [u8; 32],
-}
-
-impl fmt::Display for Unexpected<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (got, expected) = (base16::encode(self.got), base16::encode(self.expected));
-        write!(f, "got PCR 15 {got}, expected {expected}")
-    }
+    let (got, expected) = (base16::encode(&pcr), base16::encode(value));
+    let cause = format_args!("got PCR 15 {got}, expected {expected}");
+    Err(BootError::new(Code::Latch, STEP, action, cause))
 }
 
 fn failed(action: &'static str) -> impl Fn(tpm::Error<Errno>) -> BootError {

@@ -11,7 +11,7 @@ extern crate std;
 
 pub mod attestation;
 pub mod boot_filesystem;
-pub mod broker;
+mod broker;
 pub mod cmdline;
 pub mod console;
 pub mod container;
@@ -29,7 +29,8 @@ pub mod secret;
 pub mod storage;
 pub mod supervise;
 pub mod sys;
-pub mod tls;
+mod tls;
 pub mod tpm;
 pub mod verity;
+pub mod volumes;
 pub mod workload;

@@ -14,7 +14,7 @@ use core::convert::Infallible;
 use init::error::BootError;
 use init::{
     attestation, boot_filesystem, cmdline, container, entropy, halt, latch, mounts, network,
-    rootfs, storage, supervise, workload,
+    rootfs, storage, supervise, volumes, workload,
 };
 
 fn main() -> ! {
@@ -36,14 +36,16 @@ fn boot() -> Result<Infallible, BootError> {
     let interface = network::bring_up(manifest.network.as_ref())?;
     let released = attestation::obtain_keys(&manifest, tee, interface.as_ref())?;
     let boot_files = boot_filesystem::open(manifest.boot.as_ref(), released.boot_key)?;
+    let volumes = volumes::open(&manifest.volumes, released.volume_keys)?;
 
     // From here on nobody can get the keys again, and a bad block is the end.
     let latched = latch::close(released.tee)?;
-    let storage = storage::hand_over(latched, root, boot_files)?;
+    let storage = storage::hand_over(latched, root, boot_files, volumes)?;
 
     // Run the container, and end with it.
     let container = container::prepare(&manifest, &storage, released.secrets, interface.as_ref())?;
     let running = container::start(container)?;
     let outcome = supervise::run(running, interface)?;
+    storage.close()?;
     halt::power_off(&outcome)
 }

@@ -3,12 +3,13 @@
 use alloc::format;
 
 use measured_boot::code::Code;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_move};
 
 use crate::console;
 use crate::error::BootError;
+use crate::file;
 
 const STEP: &str = "mounts";
 
@@ -118,11 +119,8 @@ fn make_directory(path: &str) -> Result<(), BootError> {
 }
 
 fn set(name: &str, value: &str) -> Result<(), BootError> {
-    let path = format!("/proc/sys/{name}");
-    let written = rustix::fs::open(&*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|file| rustix::io::write(file, value.as_bytes()));
-    match written {
-        Ok(_) | Err(Errno::NOENT) => Ok(()),
+    match file::write(&format!("/proc/sys/{name}"), value) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(error(format_args!("set {name} to {value}"), errno)),
     }
 }

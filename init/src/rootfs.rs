@@ -17,6 +17,13 @@ use crate::verity::{Armed, Parameters, Verified};
 const STEP: &str = "rootfs";
 /// Serial of its disk, and name of its device.
 const NAME: &str = "rootfs";
+const NEEDS: disk::Needs = disk::Needs {
+    step: STEP,
+    missing: Code::RootfsMissing,
+    ambiguous: Code::RootfsAmbiguous,
+    short: Code::RootfsSize,
+    unreadable: Code::RootfsDevice,
+};
 
 /// The rootfs is mounted at [`mounts::ROOTFS`], read-only, and every block read
 /// from it is checked against the command line's root hash.
@@ -32,21 +39,12 @@ pub fn open(_: &EarlyMounts, _: &Entropy, cmdline: &Cmdline) -> Result<VerifiedR
         root_hash,
         geometry,
     } = *cmdline;
-    let disk = disk::find(NAME, geometry.total_sectors()).map_err(|cause| {
-        let code = match cause {
-            disk::Error::Missing => Code::RootfsMissing,
-            disk::Error::Ambiguous => Code::RootfsAmbiguous,
-            disk::Error::Short { .. } => Code::RootfsSize,
-            disk::Error::Io(_) => Code::RootfsDevice,
-        };
-        BootError::new(code, STEP, "find disk rootfs", cause)
-    })?;
-    let salt = Zeroizing::new(Vec::new());
+    let disk = disk::find(NAME, geometry.total_sectors(), &NEEDS)?;
     let parameters = Parameters {
         device: disk.device,
         geometry,
         root_hash,
-        salt,
+        salt: Zeroizing::new(Vec::new()),
     };
     let verified = Verified::open(NAME, parameters)
         .map_err(|e| BootError::new(Code::RootfsDevice, STEP, "open dm-verity device rootfs", e))?;

@@ -1,4 +1,4 @@
-//! Both filesystems, handed over from init to the container as their reader.
+//! The filesystems, handed over from init to the container as their user.
 
 use measured_boot::manifest::{ContainerRoot, Manifest};
 
@@ -7,13 +7,16 @@ use crate::error::BootError;
 use crate::latch::Latched;
 use crate::rootfs::VerifiedRoot;
 use crate::verity::Armed;
+use crate::volumes::Volumes;
 
-/// Every filesystem the container can see is mounted read-only, and a block that
-/// does not match its root hash panics the kernel. The latch closed before that.
+/// Every filesystem of the image is mounted read-only, and a block that does not
+/// match its root hash panics the kernel; the volumes are mounted writable. The
+/// latch closed before that.
 #[derive(Debug)]
 pub struct Storage {
     _rootfs: Armed,
     boot: Option<Armed>,
+    volumes: Volumes,
 }
 
 /// Where the container's root is on the rootfs, and what is on the boot
@@ -35,6 +38,19 @@ impl Storage {
     pub fn boot_files(&self) -> Option<&'static str> {
         self.boot.as_ref().map(|_| BOOT_FILES)
     }
+
+    /// The persistent volumes.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// Ends the use of what can be written, after the container ended.
+    ///
+    /// # Errors
+    /// `E_VOLUME_CLOSE`.
+    pub fn close(self) -> Result<(), BootError> {
+        self.volumes.close()
+    }
 }
 
 /// Exchanges the dm-verity tables, after the last read whose failure init wants
@@ -46,9 +62,11 @@ pub fn hand_over(
     _: Latched,
     root: VerifiedRoot,
     boot: Option<BootFiles>,
+    volumes: Volumes,
 ) -> Result<Storage, BootError> {
     Ok(Storage {
         _rootfs: root.arm()?,
         boot: boot.map(BootFiles::arm).transpose()?,
+        volumes,
     })
 }

@@ -11,10 +11,11 @@ use measured_boot::code::Code;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::{self, Errno};
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::process::{PidfdFlags, WaitOptions, WaitStatus, pidfd_open, waitpid};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console::{line, progress, uptime};
+pub use crate::container::End;
 use crate::container::{Report, Running};
 use crate::error::BootError;
 use crate::network::Interface;
@@ -31,15 +32,6 @@ const KILL_TIME: Duration = Duration::from_secs(10);
 /// Bytes of output taken at once, so that a flood of it delays nothing else.
 const OUTPUT_CHUNK: usize = 4096;
 
-/// How the workload ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// By itself, with this status.
-    Exited(u8),
-    /// By this signal.
-    Signaled(u8),
-}
-
 /// What the container came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -55,11 +47,10 @@ impl fmt::Display for Outcome {
             End::Exited(status) => write!(f, "exited {status}")?,
             End::Signaled(signal) => write!(f, "signaled {signal}")?,
         }
-        f.write_str(if self.out_of_memory {
-            " (out of memory)"
-        } else {
-            ""
-        })
+        if self.out_of_memory {
+            f.write_str(" (out of memory)")?;
+        }
+        Ok(())
     }
 }
 
@@ -82,18 +73,18 @@ pub fn run(running: Running, interface: Option<Interface>) -> Result<Outcome, Bo
         .running
         .cgroup
         .kill()
-        .map_err(|e| error("kill the container", e));
+        .map_err(failed("kill the container"));
     while let Ok(true) = watch.relay_output() {}
     watch.output.finish(&mut |text: &str| line(text));
 
     let reaper = reaped?;
     killed?;
     let report =
-        Report::receive(&watch.running.status).map_err(|e| error("read the reaper's report", e))?;
+        Report::receive(&watch.running.status).map_err(failed("read the reaper's report"))?;
     let out_of_memory = watch.running.cgroup.ran_out_of_memory();
     Ok(Outcome {
         end: end_of_workload(report, reaper)?,
-        out_of_memory: out_of_memory.map_err(|e| error("read the memory events", e))?,
+        out_of_memory: out_of_memory.map_err(failed("read the memory events"))?,
     })
 }
 
@@ -117,23 +108,20 @@ struct Watch {
 
 impl Watch {
     fn until_reaped(&mut self) -> Result<WaitStatus, BootError> {
-        let signals = process::signal_descriptor().map_err(|e| error("watch for signals", e))?;
-        // Makes Ctrl-Alt-Del a signal to init, which takes it and does nothing.
-        reboot(RebootCommand::CadOff).map_err(|e| error("disable Ctrl-Alt-Del", e))?;
-        self.buttons = power_button::open_devices().map_err(|e| error("open /dev/input", e))?;
+        let reaper = self.running.reaper;
+        let ended = pidfd_open(reaper, PidfdFlags::empty()).map_err(failed("watch the reaper"))?;
+        // Makes Ctrl-Alt-Del a signal to init, for which it does nothing.
+        reboot(RebootCommand::CadOff).map_err(failed("disable Ctrl-Alt-Del"))?;
+        self.buttons = power_button::open_devices().map_err(failed("open /dev/input"))?;
         loop {
-            while let Some((pid, status)) =
-                wait(WaitOptions::NOHANG).map_err(|e| error("wait for processes", e))?
-            {
-                if pid == self.running.reaper {
-                    return Ok(status);
-                }
+            let reaped = waitpid(Some(reaper), WaitOptions::NOHANG);
+            if let Some((_, status)) = reaped.map_err(failed("wait for the reaper"))? {
+                return Ok(status);
             }
-            self.wait_for_event(&signals)
-                .map_err(|e| error("wait for events", e))?;
-            process::drain_signals(&signals);
+            self.wait_for_event(&ended)
+                .map_err(failed("wait for events"))?;
             self.relay_output()
-                .map_err(|e| error("read the container's output", e))?;
+                .map_err(failed("read the container's output"))?;
             if self.power_button_pressed() && self.stage == Stage::Running {
                 self.stop()?;
             }
@@ -146,18 +134,15 @@ impl Watch {
         }
     }
 
-    fn wait_for_event(&self, signals: &OwnedFd) -> io::Result<()> {
+    fn wait_for_event(&self, ended: &OwnedFd) -> io::Result<()> {
         let renewal = self.interface.as_ref().and_then(Interface::next_renewal);
         let stage = match self.stage {
             Stage::Running => None,
             Stage::Stopping(deadline) | Stage::Killed(deadline) => Some(deadline),
         };
-        let timeout = renewal
-            .into_iter()
-            .chain(stage)
-            .min()
-            .map(|due| timeout(due, uptime()));
-        let mut descriptors: Vec<PollFd<'_>> = [signals]
+        let due = renewal.into_iter().chain(stage).min();
+        let timeout = due.map(|due| timeout(due, uptime())).transpose()?;
+        let mut descriptors: Vec<PollFd<'_>> = [ended]
             .into_iter()
             .chain(&self.running.log)
             .chain(&self.buttons)
@@ -204,11 +189,8 @@ impl Watch {
             self.running.stop_signal
         ));
         self.stage = Stage::Stopping(uptime().saturating_add(grace));
-        match io::write(&self.running.control, &[self.running.stop_signal]) {
-            // The reaper has ended in this moment.
-            Err(Errno::PIPE) => Ok(()),
-            other => other.map(drop).map_err(|e| error("signal the workload", e)),
-        }
+        process::kill(self.running.reaper, self.running.stop_signal)
+            .map_err(failed("signal the workload"))
     }
 
     /// Goes on to the next stage when this one has had its time.
@@ -219,7 +201,7 @@ impl Watch {
                 self.running
                     .cgroup
                     .kill()
-                    .map_err(|e| error("kill the container", e))
+                    .map_err(failed("kill the container"))
             }
             Stage::Killed(deadline) if deadline <= uptime() => {
                 Err(error("end the container", "a process survived SIGKILL"))
@@ -229,24 +211,16 @@ impl Watch {
     }
 }
 
-fn timeout(due: Duration, now: Duration) -> Timespec {
-    let left = due.saturating_sub(now);
-    Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    }
+fn timeout(due: Duration, now: Duration) -> io::Result<Timespec> {
+    Timespec::try_from(due.saturating_sub(now)).map_err(|_| Errno::INVAL)
 }
 
 /// The reaper's word, or its own end if it was killed before it could say.
 fn end_of_workload(report: Option<Report>, reaper: WaitStatus) -> Result<End, BootError> {
-    let signal = reaper
-        .terminating_signal()
-        .and_then(|signal| u8::try_from(signal).ok());
-    match (report, signal) {
-        (Some(Report::Exited(status)), _) => Ok(End::Exited(status)),
-        (Some(Report::Signaled(signal)), _) | (None, Some(signal)) => Ok(End::Signaled(signal)),
+    match (report, End::of(reaper)) {
+        (Some(Report::Ended(end)), _) | (None, Some(end @ End::Signaled(_))) => Ok(end),
         (Some(Report::Failed(failure)), _) => Err(error(failure.action, failure.errno)),
-        (Some(Report::Started), _) | (None, None) => Err(error(
+        (Some(Report::Started), _) | (None, _) => Err(error(
             "learn how the workload ended",
             "the reaper did not report it",
         )),
@@ -255,6 +229,10 @@ fn end_of_workload(report: Option<Report>, reaper: WaitStatus) -> Result<End, Bo
 
 fn error(action: impl fmt::Display, cause: impl fmt::Display) -> BootError {
     BootError::new(Code::Supervise, STEP, action, cause)
+}
+
+fn failed(action: &'static str) -> impl Fn(Errno) -> BootError {
+    move |errno| error(action, errno)
 }
 
 #[cfg(test)]
@@ -275,9 +253,9 @@ mod tests {
     #[test]
     fn what_is_overdue_is_not_waited_for() {
         let at = |millis| Duration::from_millis(millis);
-        let wait = timeout(at(2500), at(1000));
+        let wait = timeout(at(2500), at(1000)).unwrap();
         assert_eq!((wait.tv_sec, wait.tv_nsec), (1, 500_000_000));
-        let wait = timeout(at(1000), at(2500));
+        let wait = timeout(at(1000), at(2500)).unwrap();
         assert_eq!((wait.tv_sec, wait.tv_nsec), (0, 0));
     }
 }

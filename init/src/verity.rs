@@ -8,12 +8,13 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use measured_boot::verity::{Geometry, OnCorruption, RootHash, table};
+use measured_boot::base16::Hex32;
+use measured_boot::verity::{Geometry, OnCorruption, table};
 use rustix::io;
 use rustix::mount::{MountFlags, mount};
 use zeroize::Zeroizing;
 
-use crate::dm::{Active, Device, Target};
+use crate::dm::{Device, Target};
 
 const TARGET: &str = "verity";
 
@@ -25,7 +26,7 @@ pub struct Parameters {
     /// Size of the data; the hash tree follows.
     pub geometry: Geometry,
     /// Top of the hash tree.
-    pub root_hash: RootHash,
+    pub root_hash: Hex32,
     /// May be secret, see [`measured_boot::keys::BootFilesystemKeys`].
     pub salt: Zeroizing<Vec<u8>>,
 }
@@ -41,35 +42,25 @@ impl core::fmt::Debug for Parameters {
 }
 
 impl Parameters {
-    fn table(&self, on_corruption: OnCorruption) -> Zeroizing<String> {
+    fn target(&self, on_corruption: OnCorruption) -> Target {
         let Self {
             device,
             geometry,
             root_hash,
             salt,
         } = self;
-        Zeroizing::new(table(device, *geometry, root_hash, salt, on_corruption))
-    }
-
-    fn with_target<T>(
-        &self,
-        on_corruption: OnCorruption,
-        use_it: impl FnOnce(&Target<'_>) -> T,
-    ) -> T {
-        let parameters = self.table(on_corruption);
-        let sectors = self.geometry.data_sectors();
-        use_it(&Target {
+        Target {
             kind: TARGET,
-            sectors,
-            parameters: &parameters,
-        })
+            sectors: geometry.data_sectors(),
+            parameters: Zeroizing::new(table(device, *geometry, root_hash, salt, on_corruption)),
+        }
     }
 }
 
 /// A dm-verity device in use; a bad block fails the read.
 #[derive(Debug)]
 pub struct Verified {
-    device: Device<Active>,
+    device: Device,
     parameters: Parameters,
 }
 
@@ -83,13 +74,8 @@ impl Verified {
     /// # Errors
     /// What the kernel says. A wrong root hash shows only when a block is read.
     pub fn open(name: &'static str, parameters: Parameters) -> io::Result<Self> {
-        let created = Device::create(name)?;
-        let loaded =
-            parameters.with_target(OnCorruption::FailRead, |target| created.load(target))?;
-        Ok(Self {
-            device: loaded.activate()?,
-            parameters,
-        })
+        let device = Device::open(name, &parameters.target(OnCorruption::FailRead))?;
+        Ok(Self { device, parameters })
     }
 
     /// Mounts its EROFS read-only. The superblock is the first block read, so
@@ -108,8 +94,8 @@ impl Verified {
     /// # Errors
     /// What the kernel says.
     pub fn arm(self) -> io::Result<Armed> {
-        self.parameters
-            .with_target(OnCorruption::Panic, |target| self.device.reload(target))?;
+        self.device
+            .reload(&self.parameters.target(OnCorruption::Panic))?;
         Ok(Armed(()))
     }
 }

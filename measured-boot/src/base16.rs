@@ -2,6 +2,31 @@
 //! section 8, with the lower-case alphabet).
 
 use alloc::string::String;
+use core::fmt;
+
+/// 32 bytes that are written as hexadecimal: a digest, or an id that is as long.
+/// Holding one says nothing of what matches it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hex32(pub [u8; 32]);
+
+impl Hex32 {
+    /// Reads 64 lower-case hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        decode(text).map(Self)
+    }
+}
+
+impl fmt::Display for Hex32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Hex32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hex32({self})")
+    }
+}
 
 /// Writes `bytes` in lower-case hexadecimal, two digits per byte.
 pub fn encode(bytes: &[u8]) -> String {

@@ -12,7 +12,8 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-use crate::verity::{Geometry, RootHash};
+use crate::base16::Hex32;
+use crate::verity::Geometry;
 
 /// What a loader that hands the initrd over by the EFI file protocol appends.
 pub const LOADER_SUFFIX: &str = " initrd=initrd";
@@ -22,7 +23,7 @@ pub const LOADER_SUFFIX: &str = " initrd=initrd";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmdline {
     /// Root hash of the rootfs.
-    pub root_hash: RootHash,
+    pub root_hash: Hex32,
     /// Size of the rootfs; its hash tree follows the data.
     pub geometry: Geometry,
 }
@@ -42,51 +43,38 @@ impl Cmdline {
     /// Reads `/proc/cmdline` without its final newline.
     ///
     /// # Errors
-    /// The first word that is unknown, repeated, out of place, malformed or missing.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let text = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text);
-        let mut words = text.split(' ');
-        let mut expect = |key: &'static str| match words.next() {
-            None => Err(Error::Missing { key }),
-            Some(word) => word
-                .strip_prefix(key)
-                .and_then(|rest| rest.strip_prefix('='))
-                .ok_or_else(|| Error::Unexpected {
-                    got: shorten(word),
-                    expected: key,
-                }),
-        };
-
-        let console = expect("console")?;
-        if console != "ttyS0" {
-            return Err(Error::Value {
-                key: "console",
-                got: shorten(console),
-            });
-        }
-        let hash = expect("roothash")?;
-        let root_hash = RootHash::from_hex(hash).ok_or_else(|| Error::Value {
-            key: "roothash",
-            got: shorten(hash),
+    /// What was got and expected at the first word that is unknown, repeated, out
+    /// of place, malformed or missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut words = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text).split(' ');
+        let console = "console=ttyS0";
+        expect(words.next(), console, |word| {
+            (word == console).then_some(())
         })?;
-        let blocks = expect("rootblocks")?;
-        let geometry = parse_decimal(blocks)
-            .and_then(Geometry::new)
-            .ok_or_else(|| Error::Value {
-                key: "rootblocks",
-                got: shorten(blocks),
-            })?;
+        let root_hash = expect(words.next(), "roothash=<64 of 0-9, a-f>", |word| {
+            Hex32::from_hex(word.strip_prefix("roothash=")?)
+        })?;
+        let geometry = expect(words.next(), "rootblocks=<1 to 2^32>", |word| {
+            Geometry::new(parse_decimal(word.strip_prefix("rootblocks=")?)?)
+        })?;
         match words.next() {
             None => Ok(Self {
                 root_hash,
                 geometry,
             }),
-            Some(word) => Err(Error::Unexpected {
-                got: shorten(word),
-                expected: "the end",
-            }),
+            word => Err(unexpected(word, "the end")),
         }
     }
+}
+
+/// What `parse` makes of the word at this place, described by `expected`.
+fn expect<T>(
+    word: Option<&str>,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, String> {
+    word.and_then(parse)
+        .ok_or_else(|| unexpected(word, expected))
 }
 
 /// Decimal without sign or leading zero, so that one number has one spelling.
@@ -95,66 +83,26 @@ fn parse_decimal(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok())?
 }
 
-/// The host chooses this text, and it goes to the console: printable ASCII only,
+/// The host chooses the word, and it goes to the console: printable ASCII only,
 /// and not more of it than a reader needs.
-fn shorten(word: &str) -> String {
-    let mut short: String = word.escape_default().take(40).collect();
-    if short.len() < word.len() {
-        short = format!("{short}...");
-    }
-    short
-}
-
-/// Why a command line is outside the grammar.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::error_impl_error,
-    reason = "named by its module, as cmdline::Error"
-)]
-pub enum Error {
-    /// A word that is not the one the grammar has at this place.
-    Unexpected {
-        /// The word, shortened and escaped.
-        got: String,
-        /// The parameter that should stand here.
-        expected: &'static str,
-    },
-    /// The line ends before this parameter.
-    Missing {
-        /// The parameter.
-        key: &'static str,
-    },
-    /// The right parameter with a value outside its grammar.
-    Value {
-        /// The parameter.
-        key: &'static str,
-        /// The value, shortened and escaped.
-        got: String,
-    },
-}
-
-impl core::error::Error for Error {}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unexpected { got, expected } => {
-                write!(f, "got word \"{got}\", expected {expected}")
-            }
-            Self::Missing { key } => write!(f, "parameter {key} is missing"),
-            Self::Value { key, got } => write!(f, "parameter {key} has bad value \"{got}\""),
-        }
-    }
+fn unexpected(word: Option<&str>, expected: &str) -> String {
+    let Some(word) = word else {
+        return format!("got the end, expected {expected}");
+    };
+    let got: String = word.escape_default().take(40).collect();
+    let more = if got.len() < word.len() { "..." } else { "" };
+    format!("got word \"{got}{more}\", expected {expected}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::Cmdline;
-    use crate::verity::{Geometry, RootHash};
+    use crate::base16::Hex32;
+    use crate::verity::Geometry;
 
     fn sample() -> Cmdline {
         Cmdline {
-            root_hash: RootHash([0x5a; 32]),
+            root_hash: Hex32([0x5a; 32]),
             geometry: Geometry::new(70).unwrap(),
         }
     }

@@ -58,15 +58,23 @@ codes! {
     BrokerRefused "E_BROKER_REFUSED" "The broker refused the evidence or the resource.";
     JweAlgorithm "E_JWE_ALGORITHM" "The resource is encrypted with another algorithm than asked for.";
     JweDecrypt "E_JWE_DECRYPT" "The resource does not decrypt under this session's key.";
-    KeyLength "E_KEY_LENGTH" "The boot key or a secret has a length that is not allowed.";
+    KeyLength "E_KEY_LENGTH" "A key or a secret has a length that is not allowed.";
     BootMissing "E_BOOT_MISSING" "No disk has the serial boot.";
     BootAmbiguous "E_BOOT_AMBIGUOUS" "Two or more disks have the serial boot.";
     BootSize "E_BOOT_SIZE" "The boot filesystem's disk is shorter than the manifest declares.";
     BootDevice "E_BOOT_DEVICE" "The kernel refused the boot filesystem's dm-crypt or dm-verity device.";
     BootIntegrity "E_BOOT_INTEGRITY" "The boot filesystem does not match its root hash: altered, or another key.";
+    VolumeMissing "E_VOLUME_MISSING" "No disk has the serial of a persistent volume.";
+    VolumeAmbiguous "E_VOLUME_AMBIGUOUS" "Two or more disks have the serial of one persistent volume.";
+    VolumeSize "E_VOLUME_SIZE" "The disk of a persistent volume is shorter than the manifest declares.";
+    VolumeDevice "E_VOLUME_DEVICE" "The kernel refused a persistent volume's disk or one of its devices.";
+    VolumeHeader "E_VOLUME_HEADER" "The header is not that of this volume: altered, or another volume, key, size or epoch.";
+    VolumeSuperblock "E_VOLUME_SUPERBLOCK" "The dm-integrity superblock is not the only one that this volume can have.";
+    VolumeIntegrity "E_VOLUME_INTEGRITY" "The filesystem of a persistent volume cannot be mounted: altered, or not whole.";
     Latch "E_LATCH" "The register that ends the right to keys was not in its expected state.";
     Container "E_CONTAINER" "The container could not be set up or started.";
     Supervise "E_SUPERVISE" "The running container could not be watched.";
+    VolumeClose "E_VOLUME_CLOSE" "A persistent volume could not be written out and closed after the container ended.";
     Internal "E_INTERNAL" "Init found itself in a state that should not exist, and stopped.";
 }
 

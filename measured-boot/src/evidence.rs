@@ -10,6 +10,7 @@ use alloc::format;
 use alloc::string::String;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use serde_json::Value;
 use sha2::{Digest, Sha384};
 
 use crate::manifest::Tee;
@@ -61,25 +62,10 @@ impl ReportData {
     }
 }
 
-/// A string as RFC 8785 section 3.2.2.2 writes it: the shortest escapes.
+/// A string as RFC 8785 section 3.2.2.2 writes it, with the shortest escapes and
+/// nothing escaped that need not be: the form in which serde_json writes strings.
 pub fn canonical_string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().saturating_add(2));
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\u{c}' => out.push_str("\\f"),
-            '\r' => out.push_str("\\r"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    format!("{}", Value::from(text))
 }
 
 /// Evidence of one TEE over one [`ReportData`], as JSON (`primary_evidence`).
@@ -89,4 +75,17 @@ pub struct Evidence {
     pub tee: Tee,
     /// The JSON object.
     pub json: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical_string;
+
+    #[test]
+    fn strings_have_the_escapes_of_rfc_8785() {
+        let text = "\u{0}\u{8}\t\n\u{b}\u{c}\r\u{1f} \"\\/\u{7f}\u{80}\u{2028}\u{20ac}";
+        let expected =
+            "\"\\u0000\\b\\t\\n\\u000b\\f\\r\\u001f \\\"\\\\/\u{7f}\u{80}\u{2028}\u{20ac}\"";
+        assert_eq!(canonical_string(text), expected);
+    }
 }

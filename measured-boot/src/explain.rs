@@ -8,7 +8,9 @@
 
 pub mod files;
 pub mod log;
+mod single;
 pub mod snp;
+pub mod tdx;
 pub mod tpm;
 
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod tests;
 
 use core::fmt;
 
+use crate::predict::PageOrder;
 use crate::predict::snp::{GuestFeatures, Vmm};
 
 /// Something that is otherwise than it was predicted.
@@ -57,6 +60,11 @@ pub enum Change {
         /// Its name.
         name: String,
     },
+    /// The VMM adds the firmware's pages in another order.
+    PageOrder {
+        /// Reproduces the observed value.
+        to: PageOrder,
+    },
     /// Another VMM, or another vCPU type of the same.
     Vmm {
         /// Predicted for.
@@ -92,6 +100,7 @@ impl Change {
             Self::NoNul => "cmdline-nul",
             Self::NoKernelHashes => "no-kernel-hashes",
             Self::Firmware { .. } => "firmware",
+            Self::PageOrder { .. } => "page-order",
             Self::Vmm { .. } => "vmm",
             Self::Features { .. } => "guest-features",
             Self::Vcpus { .. } => "vcpus",
@@ -132,6 +141,12 @@ impl fmt::Display for Change {
                 "kernel, initrd and command line were not measured (QEMU: kernel-hashes=off, or a boot from disk)",
             ),
             Self::Firmware { name } => write!(f, "the firmware is {name}"),
+            Self::PageOrder {
+                to: PageOrder::EachPage,
+            } => f.write_str("each page of the firmware is extended when it was added"),
+            Self::PageOrder {
+                to: PageOrder::EachSection,
+            } => f.write_str("the firmware's pages are extended after all of a section are added"),
             Self::Vmm { from, to } => write!(f, "the VMM is {to}, not {from}"),
             Self::Features { from, to } => write!(f, "the guest features are {to}, not {from}"),
             Self::Vcpus { from, to } => write!(f, "the number of vCPUs is {to}, not {from}"),

@@ -10,7 +10,8 @@ use std::io;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use crate::verity::{BLOCK_SIZE, Geometry, RootHash};
+use crate::base16::Hex32;
+use crate::verity::{BLOCK_SIZE, Geometry};
 
 const BLOCK: usize = 4096;
 const DIGEST: usize = 32;
@@ -23,7 +24,7 @@ const _: () = assert!(BLOCK as u64 == BLOCK_SIZE);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashTree {
     /// Top of the tree.
-    pub root_hash: RootHash,
+    pub root_hash: Hex32,
     /// Shape of the device.
     pub geometry: Geometry,
     /// The tree as it follows the data on disk: whole blocks, top level first.
@@ -66,7 +67,7 @@ impl HashTree {
         root_hash.copy_from_slice(&level);
         levels.reverse();
         Self {
-            root_hash: RootHash(root_hash),
+            root_hash: Hex32(root_hash),
             geometry,
             bytes: levels.concat(),
         }

@@ -1,4 +1,5 @@
-//! What is derived from the master key of the encrypted boot filesystem.
+//! What is derived from the master keys that the broker releases: of the
+//! encrypted boot filesystem, and of each persistent volume.
 //!
 //! HKDF-SHA256 (RFC 5869) with an info string that is versioned and length-
 //! prefixed, so that no two purposes or contents can share bytes:
@@ -8,9 +9,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+#[cfg(feature = "std")]
+pub use crate::content_id::ContentIdBuilder;
 
 /// Bytes of a boot key as the builder makes it and the broker releases it.
 pub const BOOT_KEY_SIZE: usize = 32;
@@ -52,12 +55,6 @@ impl BootKey {
         bytes.try_into().ok().map(|key| Self(Zeroizing::new(key)))
     }
 
-    /// Starts the HMAC that becomes the [`ContentId`]: feed it the EROFS bytes.
-    pub fn content_id(&self) -> ContentIdBuilder {
-        let key: Zeroizing<[u8; 64]> = self.derive("content-id", &[]);
-        ContentIdBuilder(<Hmac<Sha256> as KeyInit>::new(&(*key).into()))
-    }
-
     /// Derives volume key and salt, consuming the master: a boot needs it once.
     pub fn boot_filesystem(self, content_id: &ContentId) -> BootFilesystemKeys {
         BootFilesystemKeys {
@@ -66,7 +63,7 @@ impl BootKey {
         }
     }
 
-    fn derive<const N: usize>(&self, purpose: &str, id: &[u8]) -> Zeroizing<[u8; N]> {
+    pub(crate) fn derive<const N: usize>(&self, purpose: &str, id: &[u8]) -> Zeroizing<[u8; N]> {
         const { assert!(N <= 255 * 32, "RFC 5869 bounds the output") };
         let length = |part: &[u8]| u8::try_from(part.len()).unwrap_or(u8::MAX);
         let mut info = Vec::from(b"anchorhold/1");
@@ -82,24 +79,39 @@ impl BootKey {
     }
 }
 
-/// An HMAC over the plain bytes of a boot filesystem, in progress.
-pub struct ContentIdBuilder(Hmac<Sha256>);
+/// The master key of one persistent volume. Not cloned, not printed, zeroed when
+/// dropped.
+#[derive(Debug)]
+pub struct VolumeKey(BootKey);
 
-impl fmt::Debug for ContentIdBuilder {
+/// The keys of one persistent volume.
+pub struct VolumeKeys {
+    /// Of the HMAC-SHA256 over the header.
+    pub header: Zeroizing<[u8; 64]>,
+    /// For dm-crypt `authenc(hmac(sha256),xts(aes))`: two AES-256 keys, then the
+    /// key of the HMAC.
+    pub data: Zeroizing<[u8; 96]>,
+}
+
+impl fmt::Debug for VolumeKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentIdBuilder")
+        f.write_str("VolumeKeys(redacted)")
     }
 }
 
-impl ContentIdBuilder {
-    /// Adds the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+impl VolumeKey {
+    /// Takes exactly [`BOOT_KEY_SIZE`] bytes; any other length is no volume key.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        BootKey::from_slice(bytes).map(Self)
     }
 
-    /// The content id of all bytes so far.
-    pub fn finish(self) -> ContentId {
-        ContentId(self.0.finalize().into_bytes().into())
+    /// Derives the keys of the volume with this identity
+    /// ([`crate::volume::Volume::identity`]), consuming the master.
+    pub fn volume(self, identity: &[u8]) -> VolumeKeys {
+        VolumeKeys {
+            header: self.0.derive("volume-header", identity),
+            data: self.0.derive("volume-data", identity),
+        }
     }
 }
 

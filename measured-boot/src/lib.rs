@@ -1,7 +1,7 @@
 //! What the guest and the host must agree on, to the byte.
 //!
-//! The manifest, the kernel command line, dm-verity geometry, the keys derived
-//! for the encrypted boot filesystem, the TPM's wire format, evidence and the
+//! The manifest, the kernel command line, dm-verity geometry, the layout of
+//! persistent volumes, the keys derived for encrypted disks, the TPM's wire format, evidence and the
 //! data it is bound to. Init performs with the same functions with which the
 //! host predicts, so that the two cannot drift apart.
 //!
@@ -22,7 +22,10 @@ pub mod keys;
 pub mod manifest;
 pub mod tpm;
 pub mod verity;
+pub mod volume;
 
+#[cfg(feature = "std")]
+mod content_id;
 #[cfg(feature = "std")]
 pub mod diff;
 #[cfg(feature = "std")]

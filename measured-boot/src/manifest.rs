@@ -12,8 +12,10 @@ use core::fmt;
 use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::base16;
-use crate::verity::{Geometry, RootHash};
+use crate::verity::Geometry;
+use crate::volume::Volume;
+
+pub use crate::base16::Hex32;
 
 mod check;
 
@@ -46,6 +48,8 @@ pub struct Manifest {
     pub network: Option<Network>,
     /// The encrypted boot filesystem.
     pub boot: Option<BootFilesystem>,
+    /// The persistent encrypted volumes.
+    pub volumes: Vec<PersistentVolume>,
     /// The one container.
     pub container: Container,
 }
@@ -155,8 +159,34 @@ pub struct BootFilesystem {
 
 impl BootFilesystem {
     /// Root hash and geometry; `None` when the number of blocks is out of bounds.
-    pub fn verity(&self) -> Option<(RootHash, Geometry)> {
-        Some((RootHash(self.root_hash.0), Geometry::new(self.data_blocks)?))
+    pub fn verity(&self) -> Option<(Hex32, Geometry)> {
+        Some((self.root_hash, Geometry::new(self.data_blocks)?))
+    }
+}
+
+/// A persistent encrypted volume: a disk that the container writes, and that
+/// keeps what it wrote from boot to boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersistentVolume {
+    /// Lower-case letters, digits and `-`; 1 to [`crate::volume::MAX_NAME`] characters.
+    /// The disk has the serial `volume-NAME`.
+    pub name: String,
+    /// The master key, `kbs:///REPOSITORY/TYPE/TAG`.
+    pub key: Resource,
+    /// Where the container sees it, writable.
+    pub mount: String,
+    /// Its size in blocks of 4096 bytes.
+    pub data_blocks: u64,
+    /// Its generation; a disk of another one does not open.
+    pub epoch: u64,
+}
+
+impl PersistentVolume {
+    /// What its header and keys are bound to; `None` when name or size is out of
+    /// bounds.
+    pub fn volume(&self) -> Option<Volume> {
+        Volume::new(&self.name, self.data_blocks, self.epoch)
     }
 }
 
@@ -282,10 +312,6 @@ pub struct Resource(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
-/// 32 bytes, lower-case hexadecimal in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hex32(pub [u8; 32]);
-
 /// An IPv4 address, dotted decimal in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4(pub core::net::Ipv4Addr);
@@ -375,13 +401,13 @@ json_string!(
     Bytes,
     "base64",
     |t| Base64::decode_vec(t).ok().map(Bytes),
-    |b| { Base64::encode_string(&b.0) }
+    |b| Base64::encode_string(&b.0)
 );
 json_string!(
     Hex32,
     "64 lower-case hexadecimal digits",
-    |t| base16::decode(t).map(Hex32),
-    |h| { base16::encode(&h.0) }
+    Hex32::from_hex,
+    |h| alloc::format!("{h}")
 );
 json_string!(
     Ipv4,
@@ -404,7 +430,7 @@ pub enum Error {
         /// Path of the member.
         name: &'static str,
         /// What it must be.
-        expected: &'static str,
+        expected: String,
     },
 }
 

@@ -18,7 +18,7 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 
 use sha2::digest::Output;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha384};
 
 use self::boot::{Event, replay};
 use crate::manifest::Hex32;
@@ -242,6 +242,25 @@ pub(crate) fn pcr9(load_options: &[u8], initrd: Option<&[u8]>) -> [u8; 32] {
     let wide: Vec<u8> = load_options.iter().flat_map(|byte| [*byte, 0]).collect();
     let measured = std::iter::once(wide.as_slice()).chain(initrd);
     let events: Vec<_> = measured.map(boot::by_kernel::<Sha256>).collect();
+    replay(&events).into()
+}
+
+/// RTMR1 of a direct boot that starts this kernel image, with OVMF's separator
+/// or without.
+pub(crate) fn rtmr1(image: &[u8], separator: bool) -> Result<[u8; 48], Error> {
+    let kernel = authenticode::digest::<Sha384>(image)?;
+    let events = boot::direct::<Sha384>(kernel, Sha384::digest([]), Sha384::digest([]));
+    let counts = |event: &&Event<Sha384>| {
+        (2..=6).contains(&event.pcr) && (separator || event.by != boot::Measurer::Separator)
+    };
+    Ok(replay(events.iter().filter(counts)).into())
+}
+
+/// RTMR2 of a direct boot, as [`pcr9`].
+pub(crate) fn rtmr2(load_options: &[u8], initrd: Option<&[u8]>) -> [u8; 48] {
+    let wide: Vec<u8> = load_options.iter().flat_map(|byte| [*byte, 0]).collect();
+    let measured = std::iter::once(wide.as_slice()).chain(initrd);
+    let events: Vec<_> = measured.map(boot::by_kernel::<Sha384>).collect();
     replay(&events).into()
 }
 

@@ -1,10 +1,21 @@
 //! The judgement of evidence, in two parts that are kept apart.
 //!
-//! [`tpm_quote`] *verifies*: a key that was trusted before signed exactly these
-//! registers for exactly this session. [`appraise()`] compares verified registers
-//! with reference values, and tells every comparison.
+//! [`snp::verify`], [`tdx::verify`], [`azure::verify`] and [`tpm_quote`] *verify*:
+//! a key that was trusted before signed exactly this. [`validate`] and
+//! [`appraise()`] compare what was verified with policy and reference values,
+//! and tell every comparison.
+//!
+//! No clock is read here: whoever calls says what time it is.
+
+pub mod azure;
+pub mod snp;
+pub mod tdx;
+pub mod tpm;
+pub mod validate;
 
 mod appraise;
+mod certificate;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +31,7 @@ use crate::evidence::{ReportData, TpmEvidence};
 use crate::tpm::{ALL_PCRS, Attest, Malformed, Pcrs, pcr_digest, rsassa_signature};
 
 pub use self::appraise::{Check, appraise};
+pub use self::table::{Refused, Table};
 
 /// Smallest key whose signature counts: the size of our template.
 const MIN_KEY_BITS: u32 = 2048;
@@ -75,6 +87,19 @@ pub fn tpm_quote(
     enrolled_ak: &[u8],
     expected: &ReportData,
 ) -> Result<VerifiedPcrs, Error> {
+    tpm_quote_over(evidence, enrolled_ak, expected.qualifying_data())
+}
+
+/// As [`tpm_quote`], for a quote whose qualifying data is other than the KBS
+/// protocol's.
+///
+/// # Errors
+/// The first check that fails.
+pub fn tpm_quote_over(
+    evidence: &TpmEvidence,
+    enrolled_ak: &[u8],
+    qualifying_data: &[u8],
+) -> Result<VerifiedPcrs, Error> {
     let quote = &evidence.quote;
     if evidence.ak_public != enrolled_ak {
         return Err(Error::OtherKey);
@@ -85,7 +110,7 @@ pub fn tpm_quote(
     if attest.selection != [ALL_PCRS] {
         return Err(Error::Selection);
     }
-    if attest.extra_data != expected.qualifying_data() {
+    if attest.extra_data != qualifying_data {
         return Err(Error::ReportData);
     }
     if attest.pcr_digest != pcr_digest(&quote.pcrs) {

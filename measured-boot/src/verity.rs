@@ -7,9 +7,8 @@
 
 use alloc::format;
 use alloc::string::String;
-use core::fmt;
 
-use crate::base16;
+use crate::base16::{self, Hex32};
 
 /// Bytes in a data block and in a hash block.
 pub const BLOCK_SIZE: u64 = 4096;
@@ -21,30 +20,6 @@ pub const SECTOR_SIZE: u64 = 512;
 pub const MAX_DATA_BLOCKS: u64 = 1 << 32;
 
 const SECTORS_PER_BLOCK: u64 = BLOCK_SIZE / SECTOR_SIZE;
-
-/// The digest at the top of a dm-verity hash tree. Holding one says where it
-/// should have come from, not that any device matches it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct RootHash(pub [u8; 32]);
-
-impl RootHash {
-    /// Reads 64 lower-case hexadecimal digits.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        base16::decode(text).map(Self)
-    }
-}
-
-impl fmt::Display for RootHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&base16::encode(&self.0))
-    }
-}
-
-impl fmt::Debug for RootHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RootHash({self})")
-    }
-}
 
 /// A number of data blocks between 1 and [`MAX_DATA_BLOCKS`], from which every
 /// other size of the device follows.
@@ -109,7 +84,7 @@ pub enum OnCorruption {
 pub fn table(
     device: &str,
     geometry: Geometry,
-    root_hash: &RootHash,
+    root_hash: &Hex32,
     salt: &[u8],
     on_corruption: OnCorruption,
 ) -> String {
@@ -128,7 +103,7 @@ pub fn table(
 
 #[cfg(test)]
 mod tests {
-    use super::{Geometry, MAX_DATA_BLOCKS, OnCorruption, RootHash, table};
+    use super::{Geometry, Hex32, MAX_DATA_BLOCKS, OnCorruption, table};
 
     #[test]
     fn levels_match_the_kernels_layout() {
@@ -151,7 +126,7 @@ mod tests {
     #[test]
     fn table_has_no_superblock_and_names_the_tree_after_the_data() {
         let geometry = Geometry::new(9).unwrap();
-        let hash = RootHash([0xab; 32]);
+        let hash = Hex32([0xab; 32]);
         let hex = "ab".repeat(32);
         assert_eq!(
             table("254:0", geometry, &hash, &[], OnCorruption::FailRead),

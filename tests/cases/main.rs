@@ -26,6 +26,7 @@ mod outcomes;
 mod peers;
 mod predictions;
 mod scene;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         container::ATTACKS,
         channels::ATTACKS,
         canaries::ATTACKS,
+        volumes::ATTACKS,
     ]
     .concat();
     let table = match defences::load(&attacks) {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         channels::FACTS,
         canaries::FACTS,
         peers::FACTS,
+        volumes::FACTS,
         predictions::FACTS,
     ];
     for (name, fact) in facts.concat() {

@@ -52,16 +52,24 @@ pub struct Table {
     pub mutation: BTreeMap<String, Mutation>,
 }
 
+/// Reads the table.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read() -> Result<Table> {
+    let path = workspace().join("tests/defences.toml");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).context("cannot read tests/defences.toml")
+}
+
 /// Reads the table and holds it against the list of attacks.
 ///
 /// # Errors
 /// A row without an attack, an attack without a row, a mutation that no longer
 /// fits the source.
 pub fn load(attacks: &[Attack]) -> Result<Table> {
-    let path = workspace().join("tests/defences.toml");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let table: Table = toml::from_str(&text).context("cannot read tests/defences.toml")?;
+    let table = read()?;
     for (name, row) in &table.defence {
         ensure!(
             attacks.iter().any(|a| a.name == name),

@@ -8,7 +8,7 @@ use measured_boot::manifest::Manifest;
 use measured_boot::reference_values::ReferenceValues;
 
 use super::{Request, build};
-use crate::fixture::{Layer, layers, layout, runtime};
+use crate::fixture::{Layer, kernel, layers, layout, runtime};
 use crate::open_commands::open_commands;
 use crate::progress::Progress;
 
@@ -16,6 +16,8 @@ const CONFIG: &str = r#"
 [image]
 name = "demo"
 version = 1
+[attestation]
+tee = ["tpm"]
 [broker]
 url = "https://10.0.2.2:8443"
 ca = "ca.pem"
@@ -40,7 +42,7 @@ fn inputs(folder: &Path, config: &str) -> Request {
     fs::write(folder.join("ca.pem"), CA).unwrap();
     fs::write(folder.join("config.toml"), config).unwrap();
     fs::write(folder.join("key"), [9; 32]).unwrap();
-    fs::write(folder.join("kernel"), "kernel").unwrap();
+    fs::write(folder.join("kernel"), kernel()).unwrap();
     fs::write(folder.join("config"), "CONFIG_A=y\n").unwrap();
     fs::write(folder.join("init"), "init").unwrap();
     Request {
@@ -320,7 +322,8 @@ fn diff_names_where_images_differ() {
     let place = "/init: offset 0x4, in no section";
     assert_eq!(found, one(Part::Initrd, place));
     let found = places(&|folder| append(folder, "kernel", "2"));
-    assert_eq!(found, one(Part::Kernel, "offset 0x6, in no section"));
+    let place = format!("offset {:#x}, in no section", kernel().len());
+    assert_eq!(found, one(Part::Kernel, &place));
     let found = places(&|folder| append(folder, "config", "CONFIG_B=y\n"));
     assert_eq!(found, one(Part::KernelConfig, "CONFIG_B"));
     // What is encrypted shows in the manifest alone.

@@ -56,6 +56,11 @@ fn reads_everything() {
         path = "/tmp"
         size = 4096
         mode = 0o700
+        [[volume]]
+        name = "data"
+        key = "kbs:///demo/data/key"
+        mount = "/var/lib/app"
+        size = "64M"
         [[container.secret]]
         resource = "kbs:///demo/app/token"
         path = "/run/secrets/token"
@@ -116,7 +121,7 @@ fn errors_name_the_line_and_what_was_expected() {
             "expected a signal",
         ),
         ("[oci]\ndigest = \"md5:00\"\n", "expected sha256:"),
-        ("[[volume]]\nname = \"data\"\n", "not part of this version"),
+        ("[[volume]]\nname = \"data\"\n", "missing field `key`"),
         (
             "[network]\nmode = \"static\"\naddress = \"fe80::1\"\nprefix = 1\n",
             "IPv4",

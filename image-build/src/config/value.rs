@@ -31,10 +31,6 @@ pub struct Capabilities(pub u64);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rlimits(pub Vec<Rlimit>);
 
-/// A section of a later version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unsupported;
-
 /// What TOML may hold for these.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -287,12 +283,4 @@ fn rlimit(number: u8, raw: &Raw) -> Option<Rlimit> {
 fn index(names: &[&str], name: &str) -> Option<u32> {
     let index = names.iter().position(|known| *known == name)?;
     u32::try_from(index).ok()
-}
-
-impl<'de> Deserialize<'de> for Unsupported {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(D::Error::custom(
-            "persistent volumes are not part of this version; remove [[volume]]",
-        ))
-    }
 }

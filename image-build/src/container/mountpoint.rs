@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use measured_boot::manifest::Container;
 
+use crate::config::Volume;
 use crate::spool::Extent;
 use crate::tree::{Content, Entry, Leaf, Metadata, RealPath, Tree, plain_components, show_real};
 
@@ -16,16 +17,23 @@ const FILES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname"];
 /// Mounted by init; nothing else can be mounted inside.
 const RESERVED: [&str; 3] = ["/proc", "/dev", "/sys"];
 
-/// Adds the mount points of `container` and of the boot filesystem.
+/// Adds the mount points of `container`, of the boot filesystem and of the volumes.
 ///
 /// # Errors
 /// A mount point is inside another one, or the image has a link or a file there.
-pub fn add(tree: &mut Tree, container: &Container, boot: Option<&str>) -> Result<()> {
+pub fn add(
+    tree: &mut Tree,
+    container: &Container,
+    boot: Option<&str>,
+    volumes: &[Volume],
+) -> Result<()> {
     let tmpfs = container
         .tmpfs
         .iter()
         .map(|t| ("container.tmpfs", t.path.as_str()));
-    let mounts: Vec<_> = tmpfs.chain(boot.map(|path| ("boot.mount", path))).collect();
+    let boot = boot.map(|path| ("boot.mount", path));
+    let volumes = volumes.iter().map(|v| ("volume.mount", v.mount.as_str()));
+    let mounts: Vec<_> = tmpfs.chain(boot).chain(volumes).collect();
     for (index, (what, path)) in mounts.iter().enumerate() {
         for other in RESERVED {
             ensure!(

@@ -93,7 +93,7 @@ fn secrets_get_a_tmpfs_and_mount_points_are_made() {
     assert_eq!(c.tmpfs[0].path, "/run/secrets");
     assert_eq!((c.tmpfs[0].mode, c.tmpfs[0].uid), (0o500, 33));
     assert!(matches!(&c.secrets[0].target, SecretTarget::File(f) if f.mode == 0o400));
-    mountpoint::add(&mut tree, &c, Some("/private")).unwrap();
+    mountpoint::add(&mut tree, &c, Some("/private"), &[]).unwrap();
     for path in ["/proc", "/dev", "/run/secrets", "/private"] {
         let real = tree.resolve(path.as_bytes(), Last::Keep).unwrap();
         assert!(tree.directory(&real).is_some(), "{path}");
@@ -116,7 +116,7 @@ fn rejects_mount_points_behind_links_and_inside_each_other() {
         (&["/private"], "inside the mount at /private"),
     ] {
         let (c, mut tree) = resolved(&tmpfs(paths), &layers(), &runtime()).unwrap();
-        let added = mountpoint::add(&mut tree, &c, Some("/private"));
+        let added = mountpoint::add(&mut tree, &c, Some("/private"), &[]);
         let text = format!("{:#}", added.unwrap_err());
         assert!(text.contains(expected), "{text}");
     }

@@ -5,59 +5,34 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::net::SocketAddrV4;
 use core::time::Duration;
 
 use measured_boot::code::Code;
 use measured_boot::manifest::Broker;
-use rustix::io::Errno;
 use rustls::ClientConfig;
 
-use super::error::{Error, printable};
-use super::http::{Request, Response, Source, read_response};
+use super::http::{Response, read_response, request};
+use super::protocol;
 use super::url::Url;
+use crate::error::{Failure, printable};
 use crate::network::deadline::Deadline;
-use crate::tls::{self, TlsStream, client_config};
+use crate::tls::{TlsStream, client_config};
 
 /// For one answer, with whatever connection it takes.
 const ANSWER: Duration = Duration::from_secs(20);
-
-/// How long the broker may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// For everything.
-    pub(super) overall: Deadline,
-    /// For one answer.
-    pub(super) answer: Duration,
-}
-
-impl Limits {
-    /// `overall` from now, 20 seconds of it for each answer.
-    pub(super) fn within(overall: Duration) -> Self {
-        Self {
-            overall: Deadline::after(overall),
-            answer: ANSWER,
-        }
-    }
-}
 
 /// The broker, authenticated anew by each connection.
 pub(super) struct Connection {
     url: Url,
     config: Arc<ClientConfig>,
     addresses: Vec<SocketAddrV4>,
-    limits: Limits,
+    /// For everything.
+    overall: Deadline,
+    /// For one answer.
+    pub(super) answer: Duration,
     stream: Option<TlsStream>,
     cookie: Option<String>,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Connection {
@@ -65,22 +40,29 @@ impl Connection {
         broker: &Broker,
         url: Url,
         addresses: Vec<SocketAddrV4>,
-        limits: Limits,
-    ) -> Result<Self, Error> {
+        overall: Deadline,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             url,
             config: client_config(broker)?,
             addresses,
-            limits,
+            overall,
+            answer: ANSWER,
             stream: None,
             cookie: None,
         })
     }
 
-    /// Sends a request and reads the body of its answer, which must be a success.
-    pub(super) fn call(&mut self, request: Request<'_>, limit: usize) -> Result<Vec<u8>, Error> {
-        let deadline = Deadline::after(self.limits.answer).min(self.limits.overall);
-        let response = self.exchange(request, limit, deadline)?;
+    /// Gets `path`, or posts `json` to it, and reads the body of the answer, which
+    /// must be a success.
+    pub(super) fn call(
+        &mut self,
+        path: &str,
+        json: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<u8>, Failure> {
+        let request = request(&self.url.authority, self.cookie.as_deref(), path, json);
+        let response = self.exchange(&request, limit)?;
         if response.cookie.is_some() {
             self.cookie = response.cookie;
         }
@@ -88,65 +70,41 @@ impl Connection {
             200 => Ok(response.body),
             401 | 403 | 404 => {
                 let cause = refusal(response.status, &response.body);
-                Err(Error::new(Code::BrokerRefused, cause))
+                Err(Failure::new(Code::BrokerRefused, cause))
             }
-            status => Err(Error::protocol(format!(
-                "got status {status}, expected 200"
-            ))),
+            status => Err(protocol(format!("got status {status}, expected 200"))),
         }
     }
 
     /// A connection that is kept open may be closed by the broker just when the
     /// next request leaves (RFC 9112 section 9.3.1). Only that is tried again,
     /// once and on a new connection.
-    fn exchange(
-        &mut self,
-        request: Request<'_>,
-        limit: usize,
-        deadline: Deadline,
-    ) -> Result<Response, Error> {
-        if let Some(stream) = self.stream.take() {
-            match self.exchange_on(stream, request, limit, deadline) {
-                Err(Error::Tls(
-                    tls::Error::Closed | tls::Error::Connect(Errno::CONNRESET | Errno::PIPE),
-                )) => {}
+    fn exchange(&mut self, request: &str, limit: usize) -> Result<Response, Failure> {
+        let deadline = Deadline::after(self.answer).min(self.overall);
+        if let Some(mut stream) = self.stream.take() {
+            stream.deadline = deadline;
+            match self.exchange_on(stream, request, limit) {
+                Err(failure) if failure.code == Code::BrokerConnect => {}
                 result => return result,
             }
         }
         let name = self.url.name.clone();
         let stream = TlsStream::connect(&self.config, name, &self.addresses, deadline)?;
-        self.exchange_on(stream, request, limit, deadline)
+        self.exchange_on(stream, request, limit)
     }
 
     fn exchange_on(
         &mut self,
         mut stream: TlsStream,
-        request: Request<'_>,
+        request: &str,
         limit: usize,
-        deadline: Deadline,
-    ) -> Result<Response, Error> {
-        let bytes = request.encode(&self.url.authority(), self.cookie.as_deref());
-        stream.write(bytes.as_bytes(), deadline)?;
-        let mut source = Timed {
-            stream: &mut stream,
-            deadline,
-        };
-        let response = read_response(&mut source, limit)?;
+    ) -> Result<Response, Failure> {
+        stream.write(request.as_bytes())?;
+        let response = read_response(|buffer| stream.read(buffer), limit)?;
         if !response.close {
             self.stream = Some(stream);
         }
         Ok(response)
-    }
-}
-
-struct Timed<'a> {
-    stream: &'a mut TlsStream,
-    deadline: Deadline,
-}
-
-impl Source for Timed<'_> {
-    fn read(&mut self, buffer: &mut Vec<u8>) -> Result<(), tls::Error> {
-        self.stream.read(buffer, self.deadline)
     }
 }
 

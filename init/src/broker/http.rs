@@ -4,12 +4,11 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use measured_boot::code::Code;
 
-use super::error::Error;
-use crate::tls;
+use super::protocol;
+use crate::error::Failure;
 
 /// Status line and fields.
 const MAX_HEAD: usize = 16 * 1024;
@@ -19,157 +18,142 @@ const MAX_CHUNK_LINE: usize = 256;
 const MAX_COOKIE: usize = 256;
 const COOKIE: &str = "kbs-session-id=";
 
-/// A request; [`Self::encode`] adds what all have in common.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a> {
-    pub(super) method: &'static str,
-    pub(super) path: &'a str,
-    pub(super) json: Option<&'a str>,
-}
-
-impl Request<'_> {
-    pub(super) fn encode(&self, authority: &str, cookie: Option<&str>) -> String {
-        let Self { method, path, json } = self;
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n");
-        text.push_str("Accept: application/json\r\n");
-        if let Some(cookie) = cookie {
-            text.push_str(&format!("Cookie: {cookie}\r\n"));
-        }
-        if let Some(json) = json {
-            let length = json.len();
-            text.push_str(&format!(
-                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
-            ));
-        }
-        text.push_str("\r\n");
-        text.push_str(json.unwrap_or_default());
-        text
+/// A request: POST with JSON, or GET without.
+pub(super) fn request(
+    authority: &str,
+    cookie: Option<&str>,
+    path: &str,
+    json: Option<&str>,
+) -> String {
+    let method = if json.is_some() { "POST" } else { "GET" };
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n");
+    text.push_str("Accept: application/json\r\n");
+    if let Some(cookie) = cookie {
+        text.push_str(&format!("Cookie: {cookie}\r\n"));
     }
+    if let Some(json) = json {
+        let length = json.len();
+        text.push_str(&format!(
+            "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+        ));
+    }
+    text.push_str("\r\n");
+    text.push_str(json.unwrap_or_default());
+    text
 }
 
-/// A complete answer.
-#[derive(Debug, PartialEq, Eq)]
+/// An answer.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
-    pub(super) body: Vec<u8>,
     /// `kbs-session-id=...`, as it is to be sent back.
     pub(super) cookie: Option<String>,
     /// The connection must not be used again.
     pub(super) close: bool,
+    length: Option<usize>,
+    chunked: bool,
+    pub(super) body: Vec<u8>,
 }
 
-/// Where bytes come from: a TLS connection, or a test.
-pub(super) trait Source {
-    /// Appends at least one byte to `buffer`, or fails.
-    fn read(&mut self, buffer: &mut Vec<u8>) -> Result<(), tls::Error>;
-}
-
-/// Reads one answer whose body has at most `limit` bytes.
+/// Reads one answer whose body has at most `limit` bytes. `read` appends at least
+/// one byte to a buffer, or fails.
 ///
 /// # Errors
-/// [`tls::Error::Closed`] only before the first byte: the connection was stale.
-pub(super) fn read_response(source: &mut impl Source, limit: usize) -> Result<Response, Error> {
-    let mut buffer = Vec::new();
-    source.read(&mut buffer)?;
-    let head_length = loop {
-        if let Some(end) = find(&buffer, b"\r\n\r\n") {
-            break end.saturating_add(4);
-        }
-        if buffer.len() > MAX_HEAD {
-            return Err(Error::protocol(format!(
-                "the head exceeds {MAX_HEAD} bytes"
-            )));
-        }
-        read_more(source, &mut buffer)?;
-    };
-    let (head, rest) = buffer.split_at_checked(head_length).unwrap_or_default();
-    let head = Head::parse(head).ok_or_else(|| Error::protocol("the head is malformed"))?;
-    if (300..400).contains(&head.status) {
-        let cause = format!("got a redirect (status {})", head.status);
-        return Err(Error::new(Code::BrokerRedirect, cause));
-    }
-    let body = match head.framing {
-        Framing::Length(length) if length > limit => return Err(too_large(limit)),
-        Framing::Length(length) => read_sized(source, rest.into(), length)?,
-        Framing::Chunked => read_chunked(source, rest.into(), limit)?,
-    };
-    Ok(Response {
-        status: head.status,
-        body,
-        cookie: head.cookie,
-        close: head.close,
-    })
-}
-
-fn too_large(limit: usize) -> Error {
-    Error::new(
-        Code::BrokerSize,
-        format!("the answer exceeds {limit} bytes"),
-    )
-}
-
-/// As the source, but an end here is in the middle of an answer.
-fn read_more(source: &mut impl Source, buffer: &mut Vec<u8>) -> Result<(), Error> {
-    let result = source.read(buffer);
-    if let Err(tls::Error::Closed) = result {
-        return Err(Error::protocol("the answer ends early"));
-    }
-    Ok(result?)
-}
-
-fn read_sized(
-    source: &mut impl Source,
-    mut body: Vec<u8>,
-    length: usize,
-) -> Result<Vec<u8>, Error> {
-    while body.len() < length {
-        read_more(source, &mut body)?;
-    }
-    // Nothing was asked for after this answer.
-    if body.len() > length {
-        return Err(Error::protocol("bytes follow the answer"));
-    }
-    Ok(body)
-}
-
-/// RFC 9112 section 7.1. Trailer fields are refused: nothing asks for any.
-fn read_chunked(
-    source: &mut impl Source,
-    mut buffer: Vec<u8>,
+/// `E_BROKER_CONNECT` only before the first byte: the connection was stale.
+pub(super) fn read_response(
+    mut read: impl FnMut(&mut Vec<u8>) -> Result<(), Failure>,
     limit: usize,
-) -> Result<Vec<u8>, Error> {
-    let malformed = || Error::protocol("a chunk is malformed");
-    let mut body = Vec::new();
-    loop {
-        let line_end = loop {
-            match find(&buffer, b"\r\n") {
-                Some(end) if end <= MAX_CHUNK_LINE => break end,
-                None if buffer.len() <= MAX_CHUNK_LINE => read_more(source, &mut buffer)?,
-                _ => return Err(malformed()),
+) -> Result<Response, Failure> {
+    let mut buffer = Vec::new();
+    read(&mut buffer)?;
+    let mut answer = Answer { buffer, read };
+    let head = answer.take_until(b"\r\n\r\n", MAX_HEAD, "the head")?;
+    let mut response =
+        Response::parse_head(&head).ok_or_else(|| protocol("the head is malformed"))?;
+    if (300..400).contains(&response.status) {
+        let cause = format!("got a redirect (status {})", response.status);
+        return Err(Failure::new(Code::BrokerRedirect, cause));
+    }
+    // A body that ends with the connection is not accepted: who cuts the connection
+    // would then choose the length. Two lengths are how requests are smuggled.
+    response.body = match (response.length, response.chunked) {
+        (Some(length), false) if length > limit => return Err(too_large(limit)),
+        (Some(length), false) => answer.take(length)?,
+        (None, true) => answer.take_chunks(limit)?,
+        _ => return Err(protocol("got no length of the body, or two")),
+    };
+    // Nothing was asked for after this answer.
+    if !answer.buffer.is_empty() {
+        return Err(protocol("bytes follow the answer"));
+    }
+    Ok(response)
+}
+
+fn too_large(limit: usize) -> Failure {
+    let cause = format!("the answer exceeds {limit} bytes");
+    Failure::new(Code::BrokerSize, cause)
+}
+
+/// What was received of an answer and not yet taken.
+struct Answer<R> {
+    buffer: Vec<u8>,
+    read: R,
+}
+
+impl<R: FnMut(&mut Vec<u8>) -> Result<(), Failure>> Answer<R> {
+    /// Reads on; an end here is in the middle of the answer.
+    fn more(&mut self) -> Result<(), Failure> {
+        (self.read)(&mut self.buffer).map_err(|failure| {
+            if failure.code != Code::BrokerConnect {
+                return failure;
             }
-        };
-        let line = buffer.get(..line_end).unwrap_or_default();
-        let size = parse_chunk_size(line).ok_or_else(malformed)?;
-        if size > limit.saturating_sub(body.len()) {
-            return Err(too_large(limit));
+            protocol(format!("the answer ends early: {}", failure.cause))
+        })
+    }
+
+    /// The next `length` bytes.
+    fn take(&mut self, length: usize) -> Result<Vec<u8>, Failure> {
+        while self.buffer.len() < length {
+            self.more()?;
         }
-        let start = line_end.saturating_add(2);
-        let end = start.saturating_add(size);
-        let next = end.saturating_add(2);
-        while buffer.len() < next {
-            read_more(source, &mut buffer)?;
-        }
-        if buffer.get(end..next) != Some(b"\r\n") {
-            return Err(malformed());
-        }
-        if size == 0 {
-            if buffer.len() > next {
-                return Err(Error::protocol("bytes follow the answer"));
+        Ok(self.buffer.drain(..length).collect())
+    }
+
+    /// At most `limit` bytes up to the next `end`, which is dropped.
+    fn take_until(&mut self, end: &[u8], limit: usize, what: &str) -> Result<Vec<u8>, Failure> {
+        let most = limit.saturating_add(end.len());
+        loop {
+            let found = self.buffer.windows(end.len()).position(|w| w == end);
+            match found {
+                Some(length) if length <= limit => {
+                    let taken = self.take(length)?;
+                    self.take(end.len())?;
+                    return Ok(taken);
+                }
+                None if self.buffer.len() < most => self.more()?,
+                _ => return Err(protocol(format!("{what} exceeds {limit} bytes"))),
             }
-            return Ok(body);
         }
-        body.extend_from_slice(buffer.get(start..end).unwrap_or_default());
-        buffer.drain(..next);
+    }
+
+    /// RFC 9112 section 7.1. Trailer fields are refused: nothing asks for any.
+    fn take_chunks(&mut self, limit: usize) -> Result<Vec<u8>, Failure> {
+        let malformed = || protocol("a chunk is malformed");
+        let mut body = Vec::new();
+        loop {
+            let line = self.take_until(b"\r\n", MAX_CHUNK_LINE, "a chunk's size")?;
+            let size = parse_chunk_size(&line).ok_or_else(malformed)?;
+            if size > limit.saturating_sub(body.len()) {
+                return Err(too_large(limit));
+            }
+            body.append(&mut self.take(size)?);
+            if self.take(2)? != b"\r\n" {
+                return Err(malformed());
+            }
+            if size == 0 {
+                return Ok(body);
+            }
+        }
     }
 }
 
@@ -181,80 +165,51 @@ fn parse_chunk_size(line: &[u8]) -> Option<usize> {
     usize::from_str_radix(text, 16).ok()
 }
 
-/// How the length of a body is told. A body that ends with the connection is
-/// not accepted: who cuts the connection would then choose the length.
-#[derive(Debug, PartialEq, Eq)]
-enum Framing {
-    Length(usize),
-    Chunked,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    status: u16,
-    framing: Framing,
-    cookie: Option<String>,
-    close: bool,
-}
-
-impl Head {
-    /// Reads a head with its empty line. `None` for anything RFC 9112 forbids,
+impl Response {
+    /// Reads a head without its empty line. `None` for anything RFC 9112 forbids,
     /// for anything that two readers could read in two ways, and for answers
     /// that announce another answer (1xx).
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let text = core::str::from_utf8(bytes).ok()?.strip_suffix("\r\n\r\n")?;
-        let mut lines = text.split("\r\n");
-        let (status, mut close) = parse_status(lines.next()?)?;
-        let (mut length, mut chunked, mut cookie) = (None, false, None);
+    fn parse_head(bytes: &[u8]) -> Option<Self> {
+        let mut lines = core::str::from_utf8(bytes).ok()?.split("\r\n");
+        let mut head = Self {
+            status: parse_status(lines.next()?)?,
+            ..Self::default()
+        };
         for line in lines {
             let (name, value) = parse_field(line)?;
-            if name.eq_ignore_ascii_case("content-length") {
-                let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-                let value = plain.then(|| value.parse().unwrap_or(usize::MAX))?;
-                if length.replace(value).is_some() {
-                    return None;
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => {
+                    let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+                    let value = plain.then(|| value.parse().unwrap_or(usize::MAX))?;
+                    if head.length.replace(value).is_some() {
+                        return None;
+                    }
                 }
-            } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                if chunked || !value.eq_ignore_ascii_case("chunked") {
-                    return None;
+                "transfer-encoding" => {
+                    if head.chunked || !value.eq_ignore_ascii_case("chunked") {
+                        return None;
+                    }
+                    head.chunked = true;
                 }
-                chunked = true;
-            } else if name.eq_ignore_ascii_case("connection") {
-                close |= value
-                    .split(',')
-                    .any(|v| v.trim().eq_ignore_ascii_case("close"));
-            } else if name.eq_ignore_ascii_case("set-cookie") && value.starts_with(COOKIE) {
-                cookie = Some(parse_cookie(value)?);
+                "connection" => {
+                    let mut options = value.split(',');
+                    head.close |= options.any(|v| v.trim().eq_ignore_ascii_case("close"));
+                }
+                "set-cookie" if value.starts_with(COOKIE) => {
+                    head.cookie = Some(parse_cookie(value)?);
+                }
+                _ => {}
             }
         }
-        let framing = match (length, chunked) {
-            (Some(length), false) => Framing::Length(length),
-            (None, true) => Framing::Chunked,
-            // Neither: a 3xx answer may do without; both: request smuggling.
-            (None, false) if (300..400).contains(&status) => Framing::Length(0),
-            _ => return None,
-        };
-        Some(Self {
-            status,
-            framing,
-            cookie,
-            close,
-        })
+        Some(head)
     }
 }
 
-/// The status, and whether the version closes connections by default.
-fn parse_status(line: &str) -> Option<(u16, bool)> {
-    let (version, rest) = line.split_once(' ')?;
-    let close = match version {
-        "HTTP/1.1" => false,
-        "HTTP/1.0" => true,
-        _ => return None,
-    };
-    let digits = rest.split(' ').next()?;
+fn parse_status(line: &str) -> Option<u16> {
+    let digits = line.strip_prefix("HTTP/1.1 ")?.split(' ').next()?;
     let plain = digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit());
     let status = digits.parse().ok().filter(|_| plain)?;
-    (200..600).contains(&status).then_some((status, close))
+    (200..600).contains(&status).then_some(status)
 }
 
 fn parse_field(line: &str) -> Option<(&str, &str)> {
@@ -274,14 +229,6 @@ fn parse_cookie(value: &str) -> Option<String> {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-_.~+/=".contains(&b));
     (plain && !identifier.is_empty() && pair.len() <= MAX_COOKIE).then(|| pair.into())
-}
-
-fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
-    let range: Range<usize> = 0..MAX_HEAD.saturating_add(pattern.len());
-    let bytes = bytes.get(range).unwrap_or(bytes);
-    bytes
-        .windows(pattern.len())
-        .position(|window| window == pattern)
 }
 
 #[cfg(test)]

@@ -16,14 +16,10 @@ use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::error::{Error, printable};
+use crate::error::{Failure, printable};
 use crate::secret::SecretBytes;
 
 const CONTENT_ALGORITHM: &str = "A256GCM";
-const KEY_SIZE: usize = 32;
-const WRAPPED_KEY_SIZE: usize = KEY_SIZE + 8;
-const IV_SIZE: usize = 12;
-const TAG_SIZE: usize = 16;
 
 /// The members KBS sends. `aad`, `header` and `unprotected` would change the
 /// meaning, so they are unknown members like any other.
@@ -63,7 +59,7 @@ struct EphemeralKey<'a> {
 /// # Errors
 /// `E_BROKER_PROTOCOL` when it is not JSON of that form, `E_JWE_ALGORITHM`,
 /// `E_JWE_DECRYPT` for everything behind that.
-pub(super) fn decrypt(json: &[u8], key: &SecretKey) -> Result<SecretBytes, Error> {
+pub(super) fn decrypt(json: &[u8], key: &SecretKey) -> Result<SecretBytes, Failure> {
     let jwe: Jwe<'_> = super::parse("resource", json)?;
     let protected = Base64UrlUnpadded::decode_vec(jwe.protected)
         .map_err(|_| failed("the protected header is not base64url"))?;
@@ -71,17 +67,16 @@ pub(super) fn decrypt(json: &[u8], key: &SecretKey) -> Result<SecretBytes, Error
         .map_err(|_| failed("the protected header is malformed"))?;
     let peer = check(&header)?;
 
-    let wrapped: [u8; WRAPPED_KEY_SIZE] =
-        decode(jwe.encrypted_key).ok_or_else(|| failed("encrypted_key is not 40 bytes"))?;
-    let iv: [u8; IV_SIZE] = decode(jwe.iv).ok_or_else(|| failed("iv is not 12 bytes"))?;
-    let tag: [u8; TAG_SIZE] = decode(jwe.tag).ok_or_else(|| failed("tag is not 16 bytes"))?;
+    let wrapped: [u8; 40] = decode(jwe.encrypted_key, "encrypted_key is not 40 bytes")?;
+    let iv: [u8; 12] = decode(jwe.iv, "iv is not 12 bytes")?;
+    let tag: [u8; 16] = decode(jwe.tag, "tag is not 16 bytes")?;
     let mut text = Zeroizing::new(
         Base64UrlUnpadded::decode_vec(jwe.ciphertext)
             .map_err(|_| failed("ciphertext is not base64url"))?,
     );
 
     let key_encryption_key = derive(key, &peer);
-    let mut content_key = Zeroizing::new([0; KEY_SIZE]);
+    let mut content_key = Zeroizing::new([0; 32]);
     KwAes256::new((&*key_encryption_key).into())
         .unwrap_key(&wrapped, &mut *content_key)
         .map_err(|_| failed("encrypted_key does not unwrap"))?;
@@ -97,45 +92,41 @@ pub(super) fn decrypt(json: &[u8], key: &SecretKey) -> Result<SecretBytes, Error
     Ok(SecretBytes::new(core::mem::take(&mut *text)))
 }
 
-fn failed(cause: &str) -> Error {
-    Error::new(Code::JweDecrypt, cause)
+fn failed(cause: &str) -> Failure {
+    Failure::new(Code::JweDecrypt, cause)
 }
 
 /// The sender's key, if the header asks for exactly what is built in.
-fn check(header: &Header<'_>) -> Result<PublicKey, Error> {
-    let other = |member: &str, got: &str, expected: &str| {
-        let got = printable(got);
-        Error::new(
-            Code::JweAlgorithm,
-            format!("{member} is {got}, expected {expected}"),
-        )
-    };
-    if header.alg != KEY_ALGORITHM {
-        return Err(other("alg", header.alg, KEY_ALGORITHM));
-    }
-    if header.enc != CONTENT_ALGORITHM {
-        return Err(other("enc", header.enc, CONTENT_ALGORITHM));
+fn check(header: &Header<'_>) -> Result<PublicKey, Failure> {
+    for (member, got, expected) in [
+        ("alg", header.alg, KEY_ALGORITHM),
+        ("enc", header.enc, CONTENT_ALGORITHM),
+    ] {
+        if got != expected {
+            let cause = format!("{member} is {}, expected {expected}", printable(got));
+            return Err(Failure::new(Code::JweAlgorithm, cause));
+        }
     }
     if header.crit.is_some() || header.zip.is_some() {
-        return Err(Error::new(Code::JweAlgorithm, "crit or zip is present"));
+        return Err(Failure::new(Code::JweAlgorithm, "crit or zip is present"));
     }
     if header.apu.is_some() || header.apv.is_some() {
         return Err(failed("apu or apv is present"));
     }
-    let bad_key = || failed("epk is not a point of P-256");
-    let epk = header.epk.as_ref().ok_or_else(bad_key)?;
-    if (epk.kty, epk.crv) != ("EC", "P-256") {
-        return Err(bad_key());
-    }
-    let x: [u8; 32] = decode(epk.x).ok_or_else(bad_key)?;
-    let y: [u8; 32] = decode(epk.y).ok_or_else(bad_key)?;
+    let bad_key = "epk is not a point of P-256";
+    let epk = header
+        .epk
+        .as_ref()
+        .filter(|epk| (epk.kty, epk.crv) == ("EC", "P-256"));
+    let epk = epk.ok_or_else(|| failed(bad_key))?;
+    let (x, y): ([u8; 32], [u8; 32]) = (decode(epk.x, bad_key)?, decode(epk.y, bad_key)?);
     let point = Sec1Point::from_affine_coordinates(&x.into(), &y.into(), false);
     // Not on the curve is `None`; infinity has no affine coordinates.
-    Option::from(PublicKey::from_sec1_point(&point)).ok_or_else(bad_key)
+    Option::from(PublicKey::from_sec1_point(&point)).ok_or_else(|| failed(bad_key))
 }
 
 /// The key encryption key: one round of Concat KDF (RFC 7518 section 4.6.2).
-fn derive(key: &SecretKey, peer: &PublicKey) -> Zeroizing<[u8; KEY_SIZE]> {
+fn derive(key: &SecretKey, peer: &PublicKey) -> Zeroizing<[u8; 32]> {
     let shared = key.diffie_hellman(peer);
     let mut hash = Sha256::new();
     hash.update(1_u32.to_be_bytes());
@@ -146,14 +137,17 @@ fn derive(key: &SecretKey, peer: &PublicKey) -> Zeroizing<[u8; KEY_SIZE]> {
     hash.update(KEY_ALGORITHM);
     hash.update([0; 8]);
     hash.update(256_u32.to_be_bytes());
-    let mut output = Zeroizing::new([0; KEY_SIZE]);
+    let mut output = Zeroizing::new([0; 32]);
     hash.finalize_into((&mut *output).into());
     output
 }
 
 /// Exactly `N` bytes of base64url without padding.
-fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
-    Base64UrlUnpadded::decode_vec(text).ok()?.try_into().ok()
+fn decode<const N: usize>(text: &str, cause: &str) -> Result<[u8; N], Failure> {
+    let bytes = Base64UrlUnpadded::decode_vec(text).ok();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| failed(cause))
 }
 
 #[cfg(test)]

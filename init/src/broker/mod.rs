@@ -6,6 +6,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::fmt;
 use core::net::SocketAddrV4;
 use core::time::Duration;
 
@@ -17,25 +18,23 @@ use p256::elliptic_curve::sec1::ToSec1Point;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::BootError;
-use crate::network::{Interface, dns};
+use crate::error::{BootError, Failure, printable};
+use crate::network::Interface;
+use crate::network::deadline::Deadline;
 use crate::secret::SecretBytes;
 use crate::tls;
 
 mod connection;
-mod error;
 mod http;
 mod jwe;
 #[cfg(test)]
 mod tests;
 mod url;
 
-use connection::{Connection, Limits};
-pub use error::Error;
-pub(crate) use error::printable;
-use http::Request;
+use connection::Connection;
 use url::Url;
 
+const STEP: &str = "broker";
 const VERSION: &str = "0.4.0";
 /// From the first packet to the last resource.
 const OVERALL: Duration = Duration::from_secs(60);
@@ -47,8 +46,7 @@ const MAX_RESOURCE: usize = 128 * 1024;
 const MAX_NONCE: usize = 1024;
 
 /// An authenticated broker's nonce and a fresh key: good for one attestation.
-#[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     connection: Connection,
     nonce: String,
     key: SecretKey,
@@ -57,8 +55,7 @@ pub struct Session {
 }
 
 /// The broker accepted the evidence; it may still refuse a resource.
-#[derive(Debug)]
-pub struct Attested {
+pub(crate) struct Attested {
     connection: Connection,
     key: SecretKey,
 }
@@ -67,20 +64,23 @@ pub struct Attested {
 ///
 /// # Errors
 /// Every code of DNS, TLS and `E_BROKER_*`.
-pub fn connect(broker: &Broker, interface: &Interface, tee: Tee) -> Result<Session, BootError> {
-    let limits = Limits::within(OVERALL);
-    let action = format!("connect to {}", printable(&broker.url));
-    let Some(url) = Url::parse(&broker.url) else {
+pub(crate) fn connect(
+    broker: &Broker,
+    interface: &Interface,
+    tee: Tee,
+) -> Result<Session, BootError> {
+    let overall = Deadline::after(OVERALL);
+    let failed = |e: Failure| e.at(STEP, format_args!("connect to {}", printable(&broker.url)));
+    let url = Url::parse(&broker.url).ok_or_else(|| {
         let cause = "got another URL than https://HOST[:PORT]";
-        return Err(Error::new(Code::Manifest, cause).at(action));
-    };
-    let addresses = dns::resolve(interface.dns(), &url.host, limits.overall)?
-        .into_iter()
-        .map(|address| SocketAddrV4::new(address, url.port))
-        .collect();
-    Connection::new(broker, url, addresses, limits)
+        failed(Failure::new(Code::Manifest, cause))
+    })?;
+    let addresses = interface.resolve(&url.host, overall)?;
+    let with_port = |ip| SocketAddrV4::new(ip, url.port);
+    let addresses = addresses.into_iter().map(with_port).collect();
+    Connection::new(broker, url, addresses, overall)
         .and_then(|connection| Session::open(connection, tee))
-        .map_err(|e| e.at(action))
+        .map_err(failed)
 }
 
 /// 200 of `/auth`. Other members are skipped without recursion.
@@ -100,37 +100,34 @@ struct Token<'a> {
 }
 
 impl Session {
-    fn open(mut connection: Connection, tee: Tee) -> Result<Self, Error> {
-        let tee_name = tee.as_str();
-        let json =
-            format!("{{\"version\":\"{VERSION}\",\"tee\":\"{tee_name}\",\"extra-params\":\"\"}}");
-        let body = connection.call(post("/kbs/v0/auth", &json), MAX_CHALLENGE)?;
-        let Challenge {
-            nonce,
-            extra_params,
-        } = parse("challenge", &body)?;
-        if nonce.is_empty() || nonce.len() > MAX_NONCE {
-            return Err(Error::protocol("the nonce has no usable length"));
+    fn open(mut connection: Connection, tee: Tee) -> Result<Self, Failure> {
+        let json = format!(
+            "{{\"version\":\"{VERSION}\",\"tee\":\"{}\",\"extra-params\":\"\"}}",
+            tee.as_str()
+        );
+        let body = connection.call("/kbs/v0/auth", Some(&json), MAX_CHALLENGE)?;
+        let challenge: Challenge = parse("challenge", &body)?;
+        if !(1..=MAX_NONCE).contains(&challenge.nonce.len()) {
+            return Err(protocol("the nonce has no usable length"));
         }
         // Absent means SHA-384, which is all that ReportData does.
-        match extra_params.get("selected-hash-algorithm") {
+        match challenge.extra_params.get("selected-hash-algorithm") {
             None => {}
             Some(Value::String(name)) if name.eq_ignore_ascii_case("sha384") => {}
-            Some(_) => return Err(Error::protocol("the broker asks for another hash")),
+            Some(_) => return Err(protocol("the broker asks for another hash")),
         }
-        let key = tls::secret_key().map_err(|e| Error::new(Code::Entropy, e))?;
-        let public = public_key(&key)?;
+        let key = tls::secret_key().map_err(|e| Failure::new(Code::Entropy, e))?;
         Ok(Self {
             connection,
-            nonce,
+            nonce: challenge.nonce,
+            public: public_key(&key)?,
             key,
-            public,
             tee,
         })
     }
 
     /// What the evidence must carry.
-    pub fn report_data(&self) -> ReportData {
+    pub(crate) fn report_data(&self) -> ReportData {
         ReportData::bind(&self.nonce, &self.public)
     }
 
@@ -139,11 +136,11 @@ impl Session {
     ///
     /// # Errors
     /// `E_BROKER_REFUSED`, and what a connection can fail with.
-    pub fn attest(mut self, evidence: Evidence) -> Result<Attested, BootError> {
-        let action = "attest to the broker";
+    pub(crate) fn attest(mut self, evidence: Evidence) -> Result<Attested, BootError> {
+        let failed = |e: Failure| e.at(STEP, "attest to the broker");
         if evidence.tee != self.tee {
             let cause = "the evidence is of another TEE than announced";
-            return Err(Error::new(Code::Internal, cause).at(action));
+            return Err(failed(Failure::new(Code::Internal, cause)));
         }
         let json = format!(
             "{{\"runtime-data\":{{\"nonce\":{},\"tee-pubkey\":{}}},\
@@ -153,9 +150,9 @@ impl Session {
             evidence.json,
         );
         self.connection
-            .call(post("/kbs/v0/attest", &json), MAX_TOKEN)
+            .call("/kbs/v0/attest", Some(&json), MAX_TOKEN)
             .and_then(|body| parse::<Token<'_>>("token", &body).map(drop))
-            .map_err(|e| e.at(action))?;
+            .map_err(failed)?;
         Ok(Attested {
             connection: self.connection,
             key: self.key,
@@ -169,52 +166,46 @@ impl Attested {
     /// # Errors
     /// `E_BROKER_REFUSED`, `E_JWE_*`, `E_KEY_LENGTH` above `max_len`, and what a
     /// connection can fail with.
-    pub fn fetch(&mut self, resource: &Resource, max_len: usize) -> Result<SecretBytes, BootError> {
-        self.fetch_resource(resource, max_len)
-            .map_err(|e| e.at(format!("fetch {resource}")))
-    }
-
-    fn fetch_resource(&mut self, resource: &Resource, limit: usize) -> Result<SecretBytes, Error> {
-        let request = Request {
-            method: "GET",
-            path: &format!("/kbs/v0/resource/{}", resource.path()),
-            json: None,
-        };
-        let body = self.connection.call(request, MAX_RESOURCE)?;
-        let secret = jwe::decrypt(&body, &self.key)?;
-        let got = secret.expose().len();
-        if got > limit {
-            let cause = format!("got {got} bytes, expected at most {limit}");
-            return Err(Error::new(Code::KeyLength, cause));
-        }
-        Ok(secret)
+    pub(crate) fn fetch(
+        &mut self,
+        resource: &Resource,
+        max_len: usize,
+    ) -> Result<SecretBytes, BootError> {
+        let path = format!("/kbs/v0/resource/{}", resource.path());
+        self.connection
+            .call(&path, None, MAX_RESOURCE)
+            .and_then(|body| jwe::decrypt(&body, &self.key))
+            .and_then(|secret| match secret.expose().len() {
+                length if length <= max_len => Ok(secret),
+                length => Err(Failure::new(
+                    Code::KeyLength,
+                    format_args!("got {length} bytes, expected at most {max_len}"),
+                )),
+            })
+            .map_err(|e| e.at(STEP, format_args!("fetch {resource}")))
     }
 }
 
-fn post<'a>(path: &'a str, json: &'a str) -> Request<'a> {
-    Request {
-        method: "POST",
-        path,
-        json: Some(json),
-    }
+fn protocol(cause: impl fmt::Display) -> Failure {
+    Failure::new(Code::BrokerProtocol, cause)
 }
 
 /// serde_json bounds the depth of what it builds, so no answer exhausts the stack.
-fn parse<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Error> {
+fn parse<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|e| {
         let cause = printable(&format!("{e}"));
-        Error::protocol(format!("the {what} is malformed: {cause}"))
+        protocol(format_args!("the {what} is malformed: {cause}"))
     })
 }
 
 /// The coordinates, each with its leading zeros (RFC 7518 section 6.2.1.2).
-fn public_key(key: &SecretKey) -> Result<TeePublicKey, Error> {
+fn public_key(key: &SecretKey) -> Result<TeePublicKey, Failure> {
     let point = key.public_key().to_sec1_point(false);
     match (point.x(), point.y()) {
         (Some(x), Some(y)) => Ok(TeePublicKey {
             x: (*x).into(),
             y: (*y).into(),
         }),
-        _ => Err(Error::protocol("our own key has no coordinates")),
+        _ => Err(protocol("our own key has no coordinates")),
     }
 }

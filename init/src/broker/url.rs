@@ -1,6 +1,5 @@
 //! `https://HOST[:PORT]`, and nothing else a URL can be.
 
-use alloc::format;
 use alloc::string::String;
 
 use rustls_pki_types::ServerName;
@@ -8,51 +7,35 @@ use rustls_pki_types::ServerName;
 /// Where the broker is and who it must prove to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Url {
+    /// `HOST[:PORT]`, the value of the `Host` field (RFC 9110 section 7.2).
+    pub(super) authority: String,
     /// A DNS name or an IPv4 address.
     pub(super) host: String,
-    pub(super) port: u16,
     /// [`Self::host`] as certificates name it.
     pub(super) name: ServerName<'static>,
+    pub(super) port: u16,
 }
 
 impl Url {
     pub(super) fn parse(url: &str) -> Option<Self> {
         let authority = url.strip_prefix("https://")?;
-        let (host, port) = match authority.split_once(':') {
-            None => (authority, 443),
-            Some((host, digits)) => (host, parse_port(digits)?),
-        };
+        let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
         // The characters of names and IPv4 addresses: no user, path or bracket.
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-        if !host.bytes().all(allowed) {
+        if !host.bytes().all(allowed) || port.starts_with(['0', '+']) {
             return None;
         }
-        let name = ServerName::try_from(String::from(host)).ok()?;
         Some(Self {
+            authority: authority.into(),
             host: host.into(),
-            port,
-            name,
+            name: ServerName::try_from(String::from(host)).ok()?,
+            port: port.parse().ok()?,
         })
     }
-
-    /// The value of the `Host` field (RFC 9110 section 7.2).
-    pub(super) fn authority(&self) -> String {
-        match self.port {
-            443 => self.host.clone(),
-            port => format!("{}:{port}", self.host),
-        }
-    }
-}
-
-fn parse_port(digits: &str) -> Option<u16> {
-    let plain = !digits.starts_with(['0', '+']);
-    digits.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::string::ToString;
-
     use super::Url;
 
     #[test]
@@ -74,7 +57,7 @@ mod tests {
         ] {
             let parsed = Url::parse(url).unwrap();
             assert_eq!((parsed.host.as_str(), parsed.port), (host, port));
-            assert_eq!(parsed.authority(), authority.to_string());
+            assert_eq!(parsed.authority, authority);
         }
     }
 

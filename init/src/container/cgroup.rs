@@ -1,17 +1,17 @@
 //! The container's cgroup: its limits, its end, and whether memory ran out.
 
 use alloc::format;
-use alloc::string::String;
 
 use measured_boot::manifest;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{self, Errno};
 
 use super::report::{Attempt, Failure};
+use crate::file;
 
 const TREE: &str = "/sys/fs/cgroup";
-const NAME: &str = "container";
+const GROUP: &str = "/sys/fs/cgroup/container";
 
 /// A group that holds the container and nothing else.
 #[derive(Debug)]
@@ -22,24 +22,23 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes the group and sets its limits.
     pub(super) fn create(container: &manifest::Container) -> Result<Self, Failure> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let tree = rustix::fs::open(TREE, flags, Mode::empty()).attempt("open the cgroup tree")?;
-        write(tree.as_fd(), "cgroup.subtree_control", "+memory +pids")?;
-        mkdirat(&tree, NAME, Mode::from_raw_mode(0o755)).attempt("create the cgroup")?;
-        let directory = openat(&tree, NAME, flags, Mode::empty()).attempt("open the cgroup")?;
-        let group = directory.as_fd();
+        let set = |group: &str, name: &str, value: &str| {
+            file::write(&format!("{group}/{name}"), value)
+                .attempt(format_args!("set {name} to {value}"))
+        };
+        set(TREE, "cgroup.subtree_control", "+memory +pids")?;
+        rustix::fs::mkdir(GROUP, Mode::from_raw_mode(0o755)).attempt("create the cgroup")?;
         if let Some(bytes) = container.memory {
-            write(group, "memory.max", &format!("{bytes}"))?;
+            set(GROUP, "memory.max", &format!("{bytes}"))?;
         }
         // What runs out of memory ends whole: half a workload is a state that
         // nobody has tested.
-        write(group, "memory.oom.group", "1")?;
+        set(GROUP, "memory.oom.group", "1")?;
         // One for the reaper.
-        write(
-            group,
-            "pids.max",
-            &format!("{}", container.pids.saturating_add(1)),
-        )?;
+        let pids = container.pids.saturating_add(1);
+        set(GROUP, "pids.max", &format!("{pids}"))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(GROUP, flags, Mode::empty()).attempt("open the cgroup")?;
         Ok(Self { directory })
     }
 
@@ -50,16 +49,13 @@ impl Cgroup {
 
     /// Sends SIGKILL to every process of the group.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        put(self.as_fd(), "cgroup.kill", "1")
+        file::write(&format!("{GROUP}/cgroup.kill"), "1")
     }
 
     /// Whether the kernel killed a process of the group because memory ran out.
     pub(crate) fn ran_out_of_memory(&self) -> io::Result<bool> {
-        let file = open(self.as_fd(), "memory.events", OFlags::RDONLY)?;
-        let mut buffer = [0; 1024];
-        let length = io::read(file, &mut buffer[..])?;
-        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-        Ok(oom_kills(&text).ok_or(Errno::BADMSG)? > 0)
+        let events = file::read_line(&format!("{GROUP}/memory.events"), 1024)?;
+        Ok(oom_kills(&events).ok_or(Errno::BADMSG)? > 0)
     }
 }
 
@@ -68,23 +64,6 @@ fn oom_kills(events: &str) -> Option<u64> {
     events
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
-}
-
-fn open(group: BorrowedFd<'_>, name: &str, access: OFlags) -> io::Result<OwnedFd> {
-    openat(
-        group,
-        name,
-        access | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-}
-
-fn put(group: BorrowedFd<'_>, name: &str, value: &str) -> io::Result<()> {
-    io::write(open(group, name, OFlags::WRONLY)?, value.as_bytes()).map(drop)
-}
-
-fn write(group: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Failure> {
-    put(group, name, value).attempt(format_args!("set {name} to {value}"))
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use core::net::Ipv4Addr;
 
 use measured_boot::code::Code;
 use measured_boot::manifest::{self, Logs, Manifest, SecretTarget};
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, fcntl_setfl};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fcntl_setfl};
 use rustix::io::{self, Errno};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -34,6 +34,7 @@ mod report;
 mod workload;
 
 pub(crate) use cgroup::Cgroup;
+pub use report::End;
 pub(crate) use report::Report;
 use report::{Attempt, Failure};
 
@@ -65,6 +66,8 @@ struct Plan<'a> {
     root: &'a str,
     /// Where the boot files are in init's tree, and in the container's.
     boot_files: Option<(&'a str, &'a str)>,
+    /// The same for each persistent volume.
+    volumes: Vec<(String, String)>,
     /// Content of `/etc/resolv.conf`.
     resolver: Option<String>,
     arguments: Vec<CString>,
@@ -77,11 +80,10 @@ struct Plan<'a> {
 /// A container whose program runs.
 #[derive(Debug)]
 pub struct Running {
+    /// The reaper. Init's signals to it reach the workload.
     pub(crate) reaper: Pid,
     /// Where the reaper says how the workload ended.
     pub(crate) status: OwnedFd,
-    /// Takes numbers of signals for the workload, one byte each.
-    pub(crate) control: OwnedFd,
     /// The workload's output. Does not block.
     pub(crate) log: Option<OwnedFd>,
     pub(crate) cgroup: Cgroup,
@@ -106,63 +108,61 @@ pub fn prepare<'a>(
         .boot
         .as_ref()
         .and_then(|boot| boot.mount.as_deref());
-    let (environment, files) = environment(container, secrets).map_err(error)?;
+    let (environment, files) = environment(container, secrets)?;
     let arguments = container
         .argv
         .iter()
-        .map(|argument| CString::new(argument.as_bytes()));
+        .map(|argument| CString::new(argument.as_bytes()).map_err(|_| Errno::INVAL))
+        .collect::<io::Result<_>>()
+        .attempt("read the arguments")?;
     let plan = Plan {
         container,
         root: storage.container_root(manifest),
         boot_files: storage.boot_files().zip(mount),
+        volumes: storage
+            .volumes()
+            .mounts()
+            .map(|(source, target)| (source.into(), target.into()))
+            .collect(),
         resolver: interface.and_then(|interface| resolver(interface.dns())),
-        arguments: arguments
-            .collect::<Result<_, _>>()
-            .map_err(|_| Errno::INVAL)
-            .attempt("read the arguments")
-            .map_err(error)?,
+        arguments,
         environment,
         files,
     };
-    let cgroup = Cgroup::create(container).map_err(error)?;
     Ok(Prepared {
         plan,
-        cgroup,
+        cgroup: Cgroup::create(container)?,
         logs: manifest.logs,
     })
 }
 
 /// Starts the container and waits until its program runs. Init's copies of the
-/// secrets are gone afterwards. From here on init takes no signal except by
-/// reading it.
+/// secrets are gone afterwards.
 ///
 /// # Errors
 /// `E_CONTAINER`; nothing of the container is left then.
 pub fn start(prepared: Prepared<'_>) -> Result<Running, BootError> {
     let Prepared { plan, cgroup, logs } = prepared;
     let container = plan.container;
-    let (running, started) = start_reaper(plan, cgroup, logs, container).map_err(error)?;
-    match started {
+    let running = start_reaper(plan, cgroup, logs, container)?;
+    let error = match Report::receive(&running.status) {
         Ok(Some(Report::Started)) => {
             console::progress("container: started");
-            Ok(running)
+            return Ok(running);
         }
-        other => {
-            // The reaper ends by itself after a failure, unless it is what failed.
-            let _killed: io::Result<()> = running.cgroup.kill();
-            let _reaped = waitpid(Some(running.reaper), WaitOptions::empty());
-            Err(match other {
-                Ok(Some(Report::Failed(failure))) => error(failure),
-                Err(errno) => BootError::new(Code::Container, STEP, "read the report", errno),
-                Ok(_) => BootError::new(
-                    Code::Container,
-                    STEP,
-                    "start the workload",
-                    "the reaper ended without a report",
-                ),
-            })
-        }
-    }
+        Ok(Some(Report::Failed(failure))) => failure.into(),
+        Ok(_) => BootError::new(
+            Code::Container,
+            STEP,
+            "start the workload",
+            "the reaper ended without a report",
+        ),
+        Err(errno) => BootError::new(Code::Container, STEP, "read the report", errno),
+    };
+    // The reaper ends by itself after a failure, unless it is what failed.
+    let _killed: io::Result<()> = running.cgroup.kill();
+    let _reaped = waitpid(Some(running.reaper), WaitOptions::empty());
+    Err(error)
 }
 
 fn start_reaper(
@@ -170,49 +170,40 @@ fn start_reaper(
     cgroup: Cgroup,
     logs: Logs,
     container: &manifest::Container,
-) -> Result<(Running, io::Result<Option<Report>>), Failure> {
-    process::block_signals().attempt("block signals")?;
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).attempt("create a pipe");
-    let (status, status_writer) = pipe()?;
-    let (control_reader, control) = pipe()?;
-    let (log, log_writer) = match logs {
+) -> Result<Running, Failure> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .attempt("open /dev/null")?;
+    let (status, report) = report::pipe().attempt("create a pipe")?;
+    let (log, output) = match logs {
         Logs::None => (None, None),
-        Logs::Console => {
-            let (log, writer) = pipe()?;
-            fcntl_setfl(&log, OFlags::NONBLOCK).attempt("set up the log pipe")?;
-            (Some(log), Some(writer))
-        }
+        Logs::Console => log_pipe(container).attempt("create the log pipe")?,
     };
-    let channels = reaper::Channels {
-        null: rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .attempt("open /dev/null")?,
-        status: status_writer,
-        control: control_reader,
-        log: log_writer,
-    };
-    let kept: Vec<_> = [&channels.null, &channels.status, &channels.control]
-        .into_iter()
-        .chain(&channels.log)
-        .map(AsRawFd::as_raw_fd)
-        .collect();
     let reaper = process::start(
-        process::Namespaces::Container,
         Some(cgroup.as_fd()),
-        &kept,
-        move || reaper::run(plan, channels),
+        null.as_fd(),
+        output.as_ref().unwrap_or(&null).as_fd(),
+        report.as_fd(),
+        move |status| reaper::run(plan, &status),
     )
     .attempt("start the reaper")?;
-    let started = Report::receive(&status);
-    let running = Running {
+    Ok(Running {
         reaper,
         status,
-        control,
         log,
         cgroup,
         stop_signal: container.stop_signal,
         stop_grace_seconds: container.stop_grace_seconds,
-    };
-    Ok((running, started))
+    })
+}
+
+/// A pipe whose reader does not block. The workload owns it, so that it can open
+/// `/dev/stdout`, which opens the pipe anew.
+fn log_pipe(container: &manifest::Container) -> io::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    let (log, output) = pipe_with(PipeFlags::CLOEXEC)?;
+    fcntl_setfl(&log, OFlags::NONBLOCK)?;
+    let (uid, gid) = (Uid::from_raw(container.uid), Gid::from_raw(container.gid));
+    fchown(&output, Some(uid), Some(gid))?;
+    Ok((Some(log), Some(output)))
 }
 
 /// The environment, and the secrets that are not part of it. A secret replaces a
@@ -231,7 +222,9 @@ fn environment(
                 if value.contains(&0) || core::str::from_utf8(value).is_err() {
                     return Err(Errno::ILSEQ).attempt(format_args!("set variable {name}"));
                 }
-                named.push((name.clone(), entry(&[name.as_bytes(), b"=", value])));
+                // Allocated at once: growing would leave copies of the secret.
+                let entry = [name.as_bytes(), b"=", value, b"\0"].concat();
+                named.push((name.clone(), SecretBytes::new(entry)));
             }
         }
     }
@@ -240,30 +233,15 @@ fn environment(
         !named.iter().any(|(secret, _)| Some(&**secret) == name)
     });
     let mut environment: Vec<_> = plain
-        .map(|variable| entry(&[variable.as_bytes()]))
+        .map(|variable| SecretBytes::new([variable.as_bytes(), b"\0"].concat()))
         .collect();
     environment.extend(named.into_iter().map(|(_, entry)| entry));
     Ok((environment, files))
 }
 
-/// The parts and a NUL, in a buffer that never grows and so leaves no copy.
-fn entry(parts: &[&[u8]]) -> SecretBytes {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut bytes = Vec::with_capacity(length.saturating_add(1));
-    for part in parts {
-        bytes.extend_from_slice(part);
-    }
-    bytes.push(0);
-    SecretBytes::new(bytes)
-}
-
 fn resolver(dns: &[Ipv4Addr]) -> Option<String> {
     let lines = dns.iter().map(|server| format!("nameserver {server}\n"));
     (!dns.is_empty()).then(|| lines.collect())
-}
-
-fn error(failure: Failure) -> BootError {
-    BootError::new(Code::Container, STEP, failure.action, failure.errno)
 }
 
 #[cfg(test)]

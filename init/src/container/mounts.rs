@@ -9,8 +9,8 @@ use alloc::format;
 use measured_boot::manifest::{SecretFile, SecretTarget, Tmpfs};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, makedev, mkdirat,
-    mknodat, openat, openat2, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, fstat,
+    makedev, mkdirat, mknodat, openat, openat2, symlinkat,
 };
 use rustix::io::{self, Errno};
 use rustix::mount::{
@@ -20,7 +20,7 @@ use rustix::mount::{
 };
 
 use super::Plan;
-use super::proc_files::{PROC_FILES, Shown};
+use super::proc_files::{EMPTY_DIRECTORIES, EMPTY_FILES, READ_ONLY_ENTRIES};
 use super::report::{Attempt, Failure};
 use crate::mounts::CONTAINER;
 use crate::secret::SecretBytes;
@@ -30,6 +30,8 @@ const NO_DEVICES: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 const DATA: MountAttrFlags = NO_DEVICES.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+/// User and group that own what is init's.
+const ROOT: (u32, u32) = (0, 0);
 
 /// Character devices in `/dev`, by minor number; the major one is 1
 /// (`Documentation/admin-guide/devices.txt`).
@@ -57,43 +59,64 @@ pub(super) fn enter(plan: &Plan<'_>) -> Result<(), Failure> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .attempt("make the mounts private")?;
-    let scratch = scratch()?;
-    let root = Root(mount_root(plan, &scratch)?);
+    // A small tmpfs of init's own, gone once the container's root is entered.
+    let scratch = tmpfs(64 << 10, 0o700, ROOT, DATA).attempt("create the scratch tmpfs")?;
+    attach(&scratch, &open_source(CONTAINER)?).attempt("mount the scratch tmpfs")?;
+    let root = mount_root(plan, &scratch)?;
 
     let proc = filesystem("proc", &[], DATA).attempt("create proc")?;
-    root.attach(&proc, "/proc")?;
+    attach_at(&root, &proc, "/proc")?;
     let dev = make_dev()?;
-    root.attach(&dev, "/dev")?;
-    let shm = tmpfs("64m", "1777", NO_DEVICES | DATA).attempt("create tmpfs for /dev/shm")?;
-    root.attach(&shm, "/dev/shm")?;
-    hide_proc_files(&proc, &dev)?;
+    attach_at(&root, &dev, "/dev")?;
+    let shm = tmpfs(64 << 20, 0o1777, ROOT, DATA).attempt("create tmpfs for /dev/shm")?;
+    attach_at(&root, &shm, "/dev/shm")?;
+    cover(&proc, EMPTY_FILES, |_| bind_entry(&dev, "null", READ_ONLY))?;
+    cover(&proc, EMPTY_DIRECTORIES, |_| {
+        tmpfs(4 << 10, 0o555, ROOT, DATA | READ_ONLY)
+    })?;
+    cover(&proc, READ_ONLY_ENTRIES, |entry| {
+        bind(entry, DATA | READ_ONLY)
+    })?;
 
     if let Some((source, target)) = plan.boot_files {
         let files =
             bind(&open_source(source)?, NO_DEVICES | READ_ONLY).attempt("bind boot files")?;
-        root.attach(&files, target)?;
+        attach_at(&root, &files, target)?;
     }
-    for description in &plan.container.tmpfs {
-        let mount = tmpfs_as_described(description)
-            .attempt(format_args!("create tmpfs for {}", description.path))?;
-        root.attach(&mount, &description.path)?;
+    for (source, target) in &plan.volumes {
+        let volume = bind(&open_source(source)?, DATA).attempt("bind a volume")?;
+        let owner = (plan.container.uid, plan.container.gid);
+        let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+        chownat(&volume, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .attempt(format_args!("give the volume at {target} to the user"))?;
+        attach_at(&root, &volume, target)?;
+    }
+    for Tmpfs {
+        path,
+        size,
+        mode,
+        uid,
+        gid,
+    } in &plan.container.tmpfs
+    {
+        let mount = tmpfs(*size, *mode, (*uid, *gid), DATA)
+            .attempt(format_args!("create tmpfs for {path}"))?;
+        attach_at(&root, &mount, path)?;
     }
     if let Some(content) = &plan.resolver {
         mount_resolver(&root, &scratch, content)?;
     }
     for secret in &plan.files {
         if let SecretTarget::File(file) = &secret.secret.target {
-            root.write_secret(file, &secret.value)?;
+            write_secret(&root, file, &secret.value)?;
         }
     }
-    root.enter()
-}
 
-/// A small tmpfs of init's own, gone once the container's root is entered.
-fn scratch() -> Result<OwnedFd, Failure> {
-    let scratch = tmpfs("64k", "0700", DATA).attempt("create the scratch tmpfs")?;
-    attach(&scratch, &open_source(CONTAINER)?).attempt("mount the scratch tmpfs")?;
-    Ok(scratch)
+    // The tree becomes the root of the namespace, which lets go of the old one.
+    rustix::process::fchdir(&root).attempt("enter the container's root")?;
+    rustix::process::pivot_root(".", ".").attempt("change the root")?;
+    unmount(".", UnmountFlags::DETACH).attempt("unmount the old root")?;
+    rustix::process::chdir("/").attempt("enter the container's root")
 }
 
 /// Mounts the container's root in the scratch tmpfs: the image read-only, or a
@@ -110,16 +133,14 @@ fn mount_root(plan: &Plan<'_>, scratch: &OwnedFd) -> Result<OwnedFd, Failure> {
 }
 
 fn overlay(image: &OwnedFd, scratch: &OwnedFd, size: u64) -> Result<OwnedFd, Failure> {
-    let changes = tmpfs(&format!("{size}"), "0700", NO_DEVICES)
-        .attempt("create tmpfs for the writable layer")?;
+    let changes =
+        tmpfs(size, 0o700, ROOT, NO_DEVICES).attempt("create tmpfs for the writable layer")?;
     attach(&changes, &make_directory(scratch, "changes")?).attempt("mount the writable layer")?;
     let upper = make_directory(&changes, "upper")?;
     let work = make_directory(&changes, "work")?;
     // The merged root takes its owner and mode from the upper layer.
     let stat = fstat(image).attempt("stat the container's root")?;
-    let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    fchown(&upper, Some(owner.0), Some(owner.1))
-        .and_then(|()| fchmod(&upper, Mode::from_raw_mode(stat.st_mode)))
+    set_attributes(&upper, stat.st_mode, (stat.st_uid, stat.st_gid))
         .attempt("copy the attributes of the container's root")?;
     let [lower, upper, work] = [image, &upper, &work].map(descriptor_path);
     let options = [
@@ -134,17 +155,11 @@ fn overlay(image: &OwnedFd, scratch: &OwnedFd, size: u64) -> Result<OwnedFd, Fai
 /// nobody in the container can add to it.
 fn make_dev() -> Result<OwnedFd, Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let dev = tmpfs("64k", "0755", attributes).attempt("create tmpfs for /dev")?;
+    let dev = tmpfs(64 << 10, 0o755, ROOT, attributes).attempt("create tmpfs for /dev")?;
     for (name, minor) in DEVICES {
-        let device = makedev(1, *minor);
-        mknodat(
-            &dev,
-            *name,
-            FileType::CharacterDevice,
-            Mode::from_raw_mode(0o666),
-            device,
-        )
-        .attempt(format_args!("create /dev/{name}"))?;
+        let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+        mknodat(&dev, *name, kind, mode, makedev(1, *minor))
+            .attempt(format_args!("create /dev/{name}"))?;
     }
     for (name, target) in LINKS {
         symlinkat(*target, &dev, *name).attempt(format_args!("create /dev/{name}"))?;
@@ -154,20 +169,18 @@ fn make_dev() -> Result<OwnedFd, Failure> {
     Ok(dev)
 }
 
-fn hide_proc_files(proc: &OwnedFd, dev: &OwnedFd) -> Result<(), Failure> {
-    for (name, shown, _) in PROC_FILES {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let target = match openat2(proc, *name, flags, Mode::empty(), resolve) {
+/// Mounts what `shown` makes of each of these entries of `/proc` over it.
+fn cover(
+    proc: &OwnedFd,
+    entries: &[(&str, &str)],
+    shown: impl Fn(&OwnedFd) -> io::Result<OwnedFd>,
+) -> Result<(), Failure> {
+    for (name, _) in entries {
+        let target = match open(proc, name, OFlags::PATH) {
             Err(Errno::NOENT) => continue,
             other => other.attempt(format_args!("open /proc/{name}"))?,
         };
-        let cover = match shown {
-            Shown::Empty => bind_entry(dev, "null", READ_ONLY),
-            Shown::EmptyDirectory => tmpfs("4k", "0555", DATA | READ_ONLY),
-            Shown::ReadOnly => bind(&target, DATA | READ_ONLY),
-        };
-        cover
+        shown(&target)
             .and_then(|cover| attach(&cover, &target))
             .attempt(format_args!("cover /proc/{name}"))?;
     }
@@ -175,72 +188,43 @@ fn hide_proc_files(proc: &OwnedFd, dev: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Shows `content` as `/etc/resolv.conf`, if the image has that file.
-fn mount_resolver(root: &Root, scratch: &OwnedFd, content: &str) -> Result<(), Failure> {
+fn mount_resolver(root: &OwnedFd, scratch: &OwnedFd, content: &str) -> Result<(), Failure> {
     const PATH: &str = "/etc/resolv.conf";
-    let target = match root.open(PATH, OFlags::PATH) {
+    let target = match open(root, PATH, OFlags::PATH) {
         Err(Errno::NOENT) => return Ok(()),
         other => other.attempt(format_args!("open {PATH}"))?,
     };
-    create_file(scratch, "resolv.conf", content.as_bytes(), 0o644, (0, 0))
+    create_file(scratch, "resolv.conf", content.as_bytes(), 0o644, ROOT)
         .and_then(|()| bind_entry(scratch, "resolv.conf", DATA | READ_ONLY))
         .and_then(|file| attach(&file, &target))
         .attempt(format_args!("mount {PATH}"))
 }
 
-/// The root of the container's tree, not yet entered.
-struct Root(OwnedFd);
-
-impl Root {
-    /// Opens a path of the container. No link is followed, and nothing outside is
-    /// reached.
-    fn open(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve =
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        openat2(
-            &self.0,
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
-    }
-
-    fn attach(&self, mount: &OwnedFd, path: &str) -> Result<(), Failure> {
-        self.open(path, OFlags::PATH | OFlags::DIRECTORY)
-            .and_then(|target| attach(mount, &target))
-            .attempt(format_args!("mount on {path}"))
-    }
-
-    fn write_secret(&self, file: &SecretFile, value: &SecretBytes) -> Result<(), Failure> {
-        let (parent, name) = file.path.rsplit_once('/').unwrap_or_default();
-        self.open(parent, OFlags::PATH | OFlags::DIRECTORY)
-            .and_then(|parent| {
-                create_file(
-                    &parent,
-                    name,
-                    value.expose(),
-                    file.mode,
-                    (file.uid, file.gid),
-                )
-            })
-            .attempt(format_args!("create {}", file.path))
-    }
-
-    /// Makes this the root of the namespace and lets go of the old one.
-    fn enter(self) -> Result<(), Failure> {
-        rustix::process::fchdir(&self.0).attempt("enter the container's root")?;
-        rustix::process::pivot_root(".", ".").attempt("change the root")?;
-        unmount(".", UnmountFlags::DETACH).attempt("unmount the old root")?;
-        rustix::process::chdir("/").attempt("enter the container's root")
-    }
+/// Opens a path of the tree at `root`. No link is followed, and nothing outside is
+/// reached.
+fn open(root: impl AsFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-/// Opens a directory of init's own tree or of a verified file system, without
-/// following a link.
+/// Opens a directory of init's own tree or of a verified file system. Init's
+/// working directory is its root.
 fn open_source(path: &str) -> Result<OwnedFd, Failure> {
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(CWD, path, flags, Mode::empty(), resolve).attempt(format_args!("open {path}"))
+    open(CWD, path, OFlags::PATH | OFlags::DIRECTORY).attempt(format_args!("open {path}"))
+}
+
+fn attach_at(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), Failure> {
+    open(root, path, OFlags::PATH | OFlags::DIRECTORY)
+        .and_then(|target| attach(mount, &target))
+        .attempt(format_args!("mount on {path}"))
+}
+
+fn write_secret(root: &OwnedFd, file: &SecretFile, value: &SecretBytes) -> Result<(), Failure> {
+    let (parent, name) = file.path.rsplit_once('/').unwrap_or_default();
+    let owner = (file.uid, file.gid);
+    open(root, parent, OFlags::PATH | OFlags::DIRECTORY)
+        .and_then(|parent| create_file(&parent, name, value.expose(), file.mode, owner))
+        .attempt(format_args!("create {}", file.path))
 }
 
 /// A path that leads to the descriptor, for mount options that are strings.
@@ -263,18 +247,19 @@ fn filesystem(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn tmpfs(size: &str, mode: &str, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
-    filesystem("tmpfs", &[("size", size), ("mode", mode)], attributes)
-}
-
-fn tmpfs_as_described(description: &Tmpfs) -> io::Result<OwnedFd> {
+fn tmpfs(
+    size: u64,
+    mode: u32,
+    (uid, gid): (u32, u32),
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
     let options = [
-        ("size", &*format!("{}", description.size)),
-        ("mode", &*format!("{:o}", description.mode)),
-        ("uid", &*format!("{}", description.uid)),
-        ("gid", &*format!("{}", description.gid)),
+        ("size", &*format!("{size}")),
+        ("mode", &*format!("{mode:o}")),
+        ("uid", &*format!("{uid}")),
+        ("gid", &*format!("{gid}")),
     ];
-    filesystem("tmpfs", &options, DATA)
+    filesystem("tmpfs", &options, attributes)
 }
 
 fn bind(source: &OwnedFd, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
@@ -309,15 +294,18 @@ fn create_file(
     name: &str,
     content: &[u8],
     mode: u32,
-    (uid, gid): (u32, u32),
+    owner: (u32, u32),
 ) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(directory, name, flags, Mode::empty())?;
-    let mut rest = content;
-    while !rest.is_empty() {
-        let written = io::write(&file, rest)?;
-        rest = rest.get(written..).ok_or(Errno::IO)?;
+    // A tmpfs takes all of it or is full.
+    if io::write(&file, content)? != content.len() {
+        return Err(Errno::NOSPC);
     }
-    fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    fchmod(&file, Mode::from_raw_mode(mode))
+    set_attributes(&file, mode, owner)
+}
+
+fn set_attributes(file: &OwnedFd, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
+    fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    fchmod(file, Mode::from_raw_mode(mode))
 }

@@ -1,81 +1,63 @@
-//! What the container does not see, or cannot change, of its `/proc`.
+//! What the container does not see, or cannot change, of its `/proc`: each entry
+//! and why. A kernel may lack any of them.
 
-/// How an entry is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// As an empty file.
-    Empty,
-    /// As an empty directory.
-    EmptyDirectory,
-    /// As it is, read-only.
-    ReadOnly,
-}
+/// Shown as empty directories.
+pub(super) const EMPTY_DIRECTORIES: &[(&str, &str)] = &[
+    ("acpi", "state of the machine, partly writable"),
+    ("asound", "devices the container has no business with"),
+    ("scsi", "accepts commands that remove disks"),
+    ("driver", "state of devices"),
+];
 
-use Shown::{Empty, EmptyDirectory, ReadOnly};
+/// Shown as empty files.
+pub(super) const EMPTY_FILES: &[(&str, &str)] = &[
+    ("cmdline", "names the boot; a container needs none of it"),
+    ("config.gz", "options of the kernel"),
+    ("iomem", "physical addresses"),
+    ("ioports", "physical addresses"),
+    ("kallsyms", "addresses in the kernel"),
+    ("kcore", "memory of the kernel"),
+    ("keys", "keys in the kernel"),
+    ("key-users", "keys in the kernel"),
+    ("kmsg", "messages of the kernel; reading takes them away"),
+    ("latency_stats", "timing of other processes"),
+    ("modules", "addresses in the kernel"),
+    ("mtrr", "writable machine state"),
+    ("pagetypeinfo", "layout of memory"),
+    ("sched_debug", "timing of other processes"),
+    ("slabinfo", "layout of memory"),
+    ("sysrq-trigger", "commands to the kernel"),
+    ("timer_list", "addresses and timing"),
+    ("timer_stats", "timing of other processes"),
+    ("vmallocinfo", "addresses in the kernel"),
+];
 
-/// Entry, how it is shown, why. A kernel may lack any of them.
-pub(super) const PROC_FILES: &[(&str, Shown, &str)] = &[
-    (
-        "acpi",
-        EmptyDirectory,
-        "state of the machine, partly writable",
-    ),
-    (
-        "asound",
-        EmptyDirectory,
-        "devices the container has no business with",
-    ),
-    ("scsi", EmptyDirectory, "accepts commands that remove disks"),
-    ("driver", EmptyDirectory, "state of devices"),
-    (
-        "cmdline",
-        Empty,
-        "names the boot; a container needs none of it",
-    ),
-    ("config.gz", Empty, "options of the kernel"),
-    ("iomem", Empty, "physical addresses"),
-    ("ioports", Empty, "physical addresses"),
-    ("kallsyms", Empty, "addresses in the kernel"),
-    ("kcore", Empty, "memory of the kernel"),
-    ("keys", Empty, "keys in the kernel"),
-    ("key-users", Empty, "keys in the kernel"),
-    (
-        "kmsg",
-        Empty,
-        "messages of the kernel; reading takes them away",
-    ),
-    ("latency_stats", Empty, "timing of other processes"),
-    ("modules", Empty, "addresses in the kernel"),
-    ("mtrr", Empty, "writable machine state"),
-    ("pagetypeinfo", Empty, "layout of memory"),
-    ("sched_debug", Empty, "timing of other processes"),
-    ("slabinfo", Empty, "layout of memory"),
-    ("sysrq-trigger", Empty, "commands to the kernel"),
-    ("timer_list", Empty, "addresses and timing"),
-    ("timer_stats", Empty, "timing of other processes"),
-    ("vmallocinfo", Empty, "addresses in the kernel"),
-    ("bus", ReadOnly, "configuration space of PCI devices"),
-    ("fs", ReadOnly, "settings of file systems"),
-    ("irq", ReadOnly, "routing of interrupts"),
-    ("sys", ReadOnly, "settings of the whole guest"),
+/// Shown as they are, read-only.
+pub(super) const READ_ONLY_ENTRIES: &[(&str, &str)] = &[
+    ("bus", "configuration space of PCI devices"),
+    ("fs", "settings of file systems"),
+    ("irq", "routing of interrupts"),
+    ("sys", "settings of the whole guest"),
 ];
 
 #[cfg(test)]
 mod tests {
-    use super::PROC_FILES;
+    use super::{EMPTY_DIRECTORIES, EMPTY_FILES, READ_ONLY_ENTRIES};
 
     #[test]
     fn entries_are_single_names_given_once_with_a_reason() {
-        for (index, (name, _, reason)) in PROC_FILES.iter().enumerate() {
+        let entries = [EMPTY_DIRECTORIES, EMPTY_FILES, READ_ONLY_ENTRIES].concat();
+        assert_eq!(entries.len(), 27);
+        for (index, (name, reason)) in entries.iter().enumerate() {
             assert!(
                 !name.is_empty() && !name.contains('/') && !reason.is_empty(),
                 "{name}"
             );
             assert!(
-                PROC_FILES
+                entries
                     .iter()
                     .skip(index + 1)
-                    .all(|(other, ..)| other != name),
+                    .all(|(other, _)| other != name),
                 "{name}"
             );
         }

@@ -1,17 +1,27 @@
 //! What the processes of the container tell init, through a pipe.
 //!
-//! Each report is 8 bytes, kind and value; a failure is followed by a text, and
-//! by the end of the pipe.
+//! Each report is one packet: a kind, then what belongs to it.
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
-use rustix::fd::AsFd;
+use measured_boot::code::Code;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{self, Errno};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::WaitStatus;
 
-/// Longest text of a failure, in bytes.
-const MAX_TEXT: usize = 512;
+use crate::error::BootError;
+
+/// Longest report, in bytes: a packet of a pipe has at most 4096.
+const MAX_SIZE: usize = 512;
+/// First byte of a report.
+const STARTED: u8 = 1;
+const FAILED: u8 = 2;
+const EXITED: u8 = 3;
+const SIGNALED: u8 = 4;
 
 /// What could not be done, and the kernel's reason.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +29,12 @@ pub(crate) struct Failure {
     /// Verb and object, to be read after "cannot".
     pub(crate) action: String,
     pub(crate) errno: Errno,
+}
+
+impl From<Failure> for BootError {
+    fn from(failure: Failure) -> Self {
+        Self::new(Code::Container, super::STEP, failure.action, failure.errno)
+    }
 }
 
 /// Names what a system call was for.
@@ -36,6 +52,29 @@ impl<T> Attempt<T> for io::Result<T> {
     }
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By this signal.
+    Signaled(u8),
+}
+
+impl End {
+    /// Nothing for a process that has not ended.
+    pub(crate) fn of(status: WaitStatus) -> Option<Self> {
+        let byte = |value: i32| u8::try_from(value).ok();
+        let exited = status.exit_status().and_then(byte).map(Self::Exited);
+        exited.or_else(|| {
+            status
+                .terminating_signal()
+                .and_then(byte)
+                .map(Self::Signaled)
+        })
+    }
+}
+
 /// One report.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Report {
@@ -43,123 +82,88 @@ pub(crate) enum Report {
     Started,
     /// It does not, and nothing is left of the container.
     Failed(Failure),
-    /// The workload ended by itself.
-    Exited(u8),
-    /// A signal ended the workload.
-    Signaled(u8),
+    /// The workload ended.
+    Ended(End),
+}
+
+/// A pipe for reports: its reader and its writer.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT)
 }
 
 impl Report {
-    fn head(&self) -> [u8; 8] {
-        let (kind, value) = match self {
-            Self::Started => (1_u32, 0),
-            Self::Failed(failure) => (2, failure.errno.raw_os_error().unsigned_abs()),
-            Self::Exited(status) => (3, u32::from(*status)),
-            Self::Signaled(signal) => (4, u32::from(*signal)),
-        };
-        (u64::from(kind) << 32 | u64::from(value)).to_be_bytes()
-    }
-
-    fn from_head(head: [u8; 8]) -> Option<Self> {
-        let [k0, k1, k2, k3, v0, v1, v2, v3] = head;
-        let value = u32::from_be_bytes([v0, v1, v2, v3]);
-        let small = u8::try_from(value).ok();
-        match u32::from_be_bytes([k0, k1, k2, k3]) {
-            1 if value == 0 => Some(Self::Started),
-            2 => Some(Self::Failed(Failure {
-                action: String::new(),
-                errno: Errno::from_raw_os_error(i32::try_from(value).ok()?),
-            })),
-            3 => small.map(Self::Exited),
-            4 => small.map(Self::Signaled),
-            _ => None,
-        }
-    }
-
     /// Writes the report. It fits into an empty pipe, so this does not wait.
     pub(crate) fn send(&self, pipe: impl AsFd) -> io::Result<()> {
-        io::write(&pipe, &self.head())?;
-        if let Self::Failed(failure) = self {
-            let text = failure.action.as_bytes();
-            io::write(&pipe, text.get(..MAX_TEXT).unwrap_or(text))?;
-        }
-        Ok(())
+        let mut packet = match self {
+            Self::Started => [STARTED].to_vec(),
+            Self::Ended(End::Exited(status)) => [EXITED, *status].to_vec(),
+            Self::Ended(End::Signaled(signal)) => [SIGNALED, *signal].to_vec(),
+            Self::Failed(failure) => {
+                let errno = failure.errno.raw_os_error().to_be_bytes();
+                [&[FAILED], &errno[..], failure.action.as_bytes()].concat()
+            }
+        };
+        packet.truncate(MAX_SIZE);
+        io::write(pipe, &packet).map(drop)
     }
 
-    /// Waits for a report; `None` when the pipe ended without a whole one.
+    /// Waits for a report; `None` when the pipe ended without one, or with
+    /// something else.
     pub(crate) fn receive(pipe: impl AsFd) -> io::Result<Option<Self>> {
-        let mut head = [0; 8];
-        if read_full(&pipe, &mut head)? != head.len() {
-            return Ok(None);
-        }
-        let mut report = Self::from_head(head);
-        if let Some(Self::Failed(failure)) = &mut report {
-            let mut text = [0; MAX_TEXT];
-            let length = read_full(&pipe, &mut text)?;
-            failure.action =
-                String::from_utf8_lossy(text.get(..length).unwrap_or_default()).into_owned();
-        }
-        Ok(report)
+        let mut packet = Vec::from([0; MAX_SIZE]);
+        let length = io::read(pipe, &mut packet[..])?;
+        packet.truncate(length);
+        Ok(match *packet {
+            [STARTED] => Some(Self::Started),
+            [EXITED, status] => Some(Self::Ended(End::Exited(status))),
+            [SIGNALED, signal] => Some(Self::Ended(End::Signaled(signal))),
+            [FAILED, a, b, c, d, ref action @ ..] => Some(Self::Failed(Failure {
+                action: String::from_utf8_lossy(action).into_owned(),
+                errno: Errno::from_raw_os_error(i32::from_be_bytes([a, b, c, d])),
+            })),
+            _ => None,
+        })
     }
-}
-
-/// Reads until `buffer` is full or the pipe ends.
-fn read_full(pipe: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0_usize;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match io::read(&pipe, rest)? {
-            0 => break,
-            length => filled = filled.saturating_add(length),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Errno, Failure, Report};
-
-    fn through_a_pipe(report: &Report) -> Report {
-        let (read, write) = rustix::pipe::pipe().unwrap();
-        report.send(&write).unwrap();
-        drop(write);
-        Report::receive(&read).unwrap().unwrap()
-    }
+    use super::{End, Errno, Failure, MAX_SIZE, Report, pipe};
 
     #[test]
-    fn every_report_arrives_as_sent() {
-        let failure = Failure {
-            action: "mount tmpfs at /run".into(),
+    fn every_report_arrives_as_sent_and_apart_from_the_next() {
+        let failure = |action: &str| Failure {
+            action: action.into(),
             errno: Errno::NOENT,
         };
-        for report in [
+        let reports = [
             Report::Started,
-            Report::Failed(failure),
-            Report::Exited(7),
-            Report::Signaled(9),
-        ] {
-            assert_eq!(through_a_pipe(&report), report);
+            Report::Failed(failure("mount tmpfs at /run")),
+            Report::Ended(End::Exited(7)),
+            Report::Ended(End::Signaled(9)),
+        ];
+        let (read, write) = pipe().unwrap();
+        for report in &reports {
+            report.send(&write).unwrap();
         }
+        Report::Failed(failure(&"x".repeat(MAX_SIZE)))
+            .send(&write)
+            .unwrap();
+        drop(write);
+        for report in reports {
+            assert_eq!(Report::receive(&read).unwrap(), Some(report));
+        }
+        let cut = Report::Failed(failure(&"x".repeat(MAX_SIZE - 5)));
+        assert_eq!(Report::receive(&read).unwrap(), Some(cut));
+        assert_eq!(Report::receive(&read).unwrap(), None);
     }
 
     #[test]
-    fn an_ended_pipe_and_a_cut_report_are_no_report() {
-        for part in [&[][..], &[0, 0, 0]] {
-            let (read, write) = rustix::pipe::pipe().unwrap();
-            rustix::io::write(&write, part).unwrap();
-            drop(write);
-            assert_eq!(Report::receive(&read).unwrap(), None);
-        }
-    }
-
-    #[test]
-    fn unknown_kinds_and_values_are_no_report() {
-        for head in [
-            [0, 0, 0, 9, 0, 0, 0, 0],
-            [0, 0, 0, 3, 0, 0, 1, 0],
-            [0, 0, 0, 1, 0, 0, 0, 1],
-        ] {
-            assert_eq!(Report::from_head(head), None);
+    fn cut_and_unknown_packets_are_no_report() {
+        for packet in [&[2, 0, 0, 0][..], &[1, 1], &[3], &[3, 0, 0], &[9, 0]] {
+            let (read, write) = pipe().unwrap();
+            rustix::io::write(&write, packet).unwrap();
+            assert_eq!(Report::receive(&read).unwrap(), None, "{packet:?}");
         }
     }
 }

@@ -6,7 +6,6 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use rustix::fd::OwnedFd;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::process::{chdir, setsid, umask};
@@ -19,28 +18,22 @@ use super::{Plan, capabilities};
 use crate::sys::{process, seccomp};
 
 /// Becomes the workload's program. Returns only to say why it could not.
-pub(super) fn run(plan: &Plan<'_>, null: &OwnedFd, log: &OwnedFd) -> Failure {
-    execute(plan, null, log).unwrap_or_else(|failure| failure)
+pub(super) fn run(plan: &Plan<'_>) -> Failure {
+    execute(plan).unwrap_or_else(|failure| failure)
 }
 
-fn execute(plan: &Plan<'_>, null: &OwnedFd, log: &OwnedFd) -> Result<Failure, Failure> {
+fn execute(plan: &Plan<'_>) -> Result<Failure, Failure> {
     let container = plan.container;
-    let program = plan
-        .arguments
-        .first()
-        .ok_or(Errno::INVAL)
-        .attempt("find the program")?;
     let arguments: Vec<&CStr> = plan.arguments.iter().map(CString::as_c_str).collect();
-    let environment = plan
-        .environment
-        .iter()
-        .map(|entry| CStr::from_bytes_with_nul(entry.expose()).map_err(|_| Errno::INVAL));
-    let environment = environment
-        .collect::<Result<Vec<&CStr>, _>>()
+    let program = arguments.first().copied().ok_or(Errno::INVAL);
+    let program = program.attempt("find the program")?;
+    let environment = plan.environment.iter();
+    let environment: Vec<&CStr> = environment
+        .map(|entry| CStr::from_bytes_with_nul(entry.expose()).map_err(|_| Errno::INVAL))
+        .collect::<Result<_, _>>()
         .attempt("read the environment")?;
 
     setsid().attempt("start a session")?;
-    set_standard_descriptors(null, log)?;
     umask(Mode::from_raw_mode(0o022));
     chdir(&*container.cwd).attempt(format_args!("enter {}", container.cwd))?;
     for limit in &container.rlimits {
@@ -53,7 +46,8 @@ fn execute(plan: &Plan<'_>, null: &OwnedFd, log: &OwnedFd) -> Result<Failure, Fa
     let wanted = CapabilitySet::from_bits_retain(container.capabilities);
     capabilities::restrict_to(wanted).attempt("set the capabilities")?;
 
-    process::reset_signals().attempt("reset the signals")?;
+    // Init never gave a signal an action, so all have their default one.
+    process::set_signal_mask(0).attempt("unblock the signals")?;
     set_no_new_privs(true).attempt("give up new privileges")?;
     seccomp::install(&container.seccomp.0).attempt("install the seccomp filter")?;
     let action = format!("execute {}", program.to_string_lossy());
@@ -61,14 +55,6 @@ fn execute(plan: &Plan<'_>, null: &OwnedFd, log: &OwnedFd) -> Result<Failure, Fa
         action,
         errno: process::execute(program, &arguments, &environment),
     })
-}
-
-/// Standard input reads nothing; standard output and error go to `output`.
-pub(super) fn set_standard_descriptors(null: &OwnedFd, output: &OwnedFd) -> Result<(), Failure> {
-    rustix::stdio::dup2_stdin(null)
-        .and_then(|()| rustix::stdio::dup2_stdout(output))
-        .and_then(|()| rustix::stdio::dup2_stderr(output))
-        .attempt("set the standard descriptors")
 }
 
 fn set_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failure> {

@@ -31,23 +31,19 @@ impl Deadline {
         now() >= self.0
     }
 
-    /// Waits until `fd` is ready for one of `events` or has failed; false when
-    /// the deadline passed first.
+    /// Waits until `fd` is ready for one of `events` or has failed.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub fn wait(self, fd: impl AsFd, events: PollFlags) -> io::Result<bool> {
-        loop {
+    /// `ETIMEDOUT` when the deadline passed first, otherwise what the kernel says.
+    pub fn wait(self, fd: impl AsFd, events: PollFlags) -> io::Result<()> {
+        while !self.passed() {
             let rest = self.0.saturating_sub(now());
-            if rest.is_zero() {
-                return Ok(false);
-            }
             let timeout = Timespec::try_from(rest).map_err(|_| Errno::INVAL)?;
             match poll(&mut [PollFd::new(&fd, events)], Some(&timeout)) {
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(true),
-                Err(errno) => return Err(errno),
+                outcome => return outcome.map(drop),
             }
         }
+        Err(Errno::TIMEDOUT)
     }
 }

@@ -3,11 +3,10 @@
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::time::Duration;
 
-use super::{MAX_DNS, usable};
+use super::usable;
 
-/// Larger messages are not asked for (RFC 2131 section 2).
-pub(super) const MAX_SIZE: usize = 1500;
 /// BOOTP relays drop anything shorter (RFC 1542 section 2.1).
 const MIN_SIZE: usize = 300;
 /// The fields before the options: RFC 2131 figure 1, and the magic cookie.
@@ -20,16 +19,29 @@ const MIN_LEASE: u32 = 60;
 /// A longer lease, or an endless one, is renewed as if it were this one.
 const MAX_LEASE: u32 = 7 * 24 * 3600;
 
-/// RFC 2132 section 9.6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    Discover = 1,
-    Offer = 2,
-    Request = 3,
-    Ack = 5,
-    Nak = 6,
-}
+/// As the resolver of C libraries.
+const MAX_DNS: usize = 3;
+
+// Message types (RFC 2132 section 9.6).
+const DISCOVER: u8 = 1;
+const OFFER: u8 = 2;
+const REQUEST: u8 = 3;
+const ACK: u8 = 5;
+const NAK: u8 = 6;
+
+// Options (RFC 2132).
+const PAD: u8 = 0;
+const MASK: u8 = 1;
+const ROUTERS: u8 = 3;
+const DNS: u8 = 6;
+const ADDRESS: u8 = 50;
+const SECONDS: u8 = 51;
+const TYPE: u8 = 53;
+const SERVER: u8 = 54;
+const REQUESTED: u8 = 55;
+const END: u8 = 255;
+/// Those that are read, each from one place only.
+const READ: [u8; 6] = [MASK, ROUTERS, DNS, SECONDS, TYPE, SERVER];
 
 /// What a server leases: exactly this, from a packet that holds it exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +52,12 @@ pub(super) struct Lease {
     pub(super) dns: Vec<Ipv4Addr>,
     pub(super) server: Ipv4Addr,
     pub(super) seconds: u32,
+}
+
+impl Lease {
+    pub(super) fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
+    }
 }
 
 /// An answer to this client.
@@ -60,21 +78,21 @@ pub(super) struct Transaction {
 impl Transaction {
     /// DHCPDISCOVER.
     pub(super) fn discover(&self) -> Vec<u8> {
-        self.message(Kind::Discover, Ipv4Addr::UNSPECIFIED, &[])
+        self.message(DISCOVER, Ipv4Addr::UNSPECIFIED, &[])
     }
 
     /// DHCPREQUEST for an offer (RFC 2131 section 4.3.2, SELECTING).
     pub(super) fn request(&self, offer: &Lease) -> Vec<u8> {
-        let options = [(50, offer.address), (54, offer.server)];
-        self.message(Kind::Request, Ipv4Addr::UNSPECIFIED, &options)
+        let options = [(ADDRESS, offer.address), (SERVER, offer.server)];
+        self.message(REQUEST, Ipv4Addr::UNSPECIFIED, &options)
     }
 
     /// DHCPREQUEST for more time (RFC 2131 section 4.3.2, RENEWING).
     pub(super) fn extend(&self, lease: &Lease) -> Vec<u8> {
-        self.message(Kind::Request, lease.address, &[])
+        self.message(REQUEST, lease.address, &[])
     }
 
-    fn message(&self, kind: Kind, client: Ipv4Addr, options: &[(u8, Ipv4Addr)]) -> Vec<u8> {
+    fn message(&self, kind: u8, client: Ipv4Addr, options: &[(u8, Ipv4Addr)]) -> Vec<u8> {
         let mut message = Vec::with_capacity(MIN_SIZE);
         // op BOOTREQUEST, htype Ethernet, hlen, hops; xid.
         message.extend_from_slice(&[1, 1, 6, 0]);
@@ -88,13 +106,12 @@ impl Transaction {
         message.extend_from_slice(&self.mac);
         message.resize(COOKIE_OFFSET, 0);
         message.extend_from_slice(&COOKIE);
-        message.extend_from_slice(&[53, 1, kind as u8]);
+        message.extend_from_slice(&[TYPE, 1, kind]);
         for (code, address) in options {
             message.extend_from_slice(&[*code, 4]);
             message.extend_from_slice(&address.octets());
         }
-        // Parameter request list: mask, router, DNS.
-        message.extend_from_slice(&[55, 3, 1, 3, 6, 255]);
+        message.extend_from_slice(&[REQUESTED, 3, MASK, ROUTERS, DNS, END]);
         message.resize(message.len().max(MIN_SIZE), 0);
         message
     }
@@ -113,81 +130,67 @@ impl Transaction {
         }
         let options = Options::parse(options)?;
         let lease = || options.lease(Ipv4Addr::from(*field(16..20)?.first_chunk()?));
-        match *options.kind? {
-            [kind] if kind == Kind::Offer as u8 => Some(Answer::Offer(lease()?)),
-            [kind] if kind == Kind::Ack as u8 => Some(Answer::Ack(lease()?)),
-            [kind] if kind == Kind::Nak as u8 => Some(Answer::Nak),
+        match options.value(TYPE)? {
+            [OFFER] => lease().map(Answer::Offer),
+            [ACK] => lease().map(Answer::Ack),
+            [NAK] => Some(Answer::Nak),
             _ => None,
         }
     }
 }
 
-/// The options that are read, each from one place only.
-#[derive(Default)]
-struct Options<'a> {
-    mask: Option<&'a [u8]>,
-    routers: Option<&'a [u8]>,
-    dns: Option<&'a [u8]>,
-    seconds: Option<&'a [u8]>,
-    kind: Option<&'a [u8]>,
-    server: Option<&'a [u8]>,
-}
+/// The value of each option that is there.
+struct Options<'a>([Option<&'a [u8]>; 256]);
 
 impl<'a> Options<'a> {
     /// Splits the options. `None` when one runs over the end, when the end
     /// option is missing, or when one that we read comes twice.
     fn parse(mut rest: &'a [u8]) -> Option<Self> {
-        let mut options = Self::default();
+        let mut options = Self([None; 256]);
         loop {
-            let (&code, tail) = rest.split_first()?;
-            rest = tail;
-            match code {
-                0 => continue,
-                255 => return Some(options),
-                _ => {}
-            }
-            let (&length, tail) = rest.split_first()?;
-            let (value, tail) = tail.split_at_checked(length.into())?;
-            rest = tail;
-            let place = match code {
-                1 => &mut options.mask,
-                3 => &mut options.routers,
-                6 => &mut options.dns,
-                51 => &mut options.seconds,
-                53 => &mut options.kind,
-                54 => &mut options.server,
-                _ => continue,
-            };
-            if place.replace(value).is_some() {
-                return None;
+            match rest {
+                [PAD, tail @ ..] => rest = tail,
+                [END, ..] => return Some(options),
+                [code, length, tail @ ..] => {
+                    let (value, tail) = tail.split_at_checked(usize::from(*length))?;
+                    rest = tail;
+                    let place = options.0.get_mut(usize::from(*code))?;
+                    if place.replace(value).is_some() && READ.contains(code) {
+                        return None;
+                    }
+                }
+                _ => return None,
             }
         }
     }
 
+    fn value(&self, code: u8) -> Option<&'a [u8]> {
+        *self.0.get(usize::from(code))?
+    }
+
+    fn four(&self, code: u8) -> Option<[u8; 4]> {
+        self.value(code)?.try_into().ok()
+    }
+
     fn lease(&self, address: Ipv4Addr) -> Option<Lease> {
-        let four = |value: Option<&[u8]>| <[u8; 4]>::try_from(value?).ok();
-        let mask = u32::from_be_bytes(four(self.mask)?);
-        let prefix = u8::try_from(mask.leading_ones()).ok()?;
-        let contiguous = mask.count_ones() == mask.leading_ones();
-        let seconds = u32::from_be_bytes(four(self.seconds)?);
-        let server = Ipv4Addr::from(four(self.server)?);
+        let mask = u32::from_be_bytes(self.four(MASK)?);
+        let seconds = u32::from_be_bytes(self.four(SECONDS)?);
+        let server = Ipv4Addr::from(self.four(SERVER)?);
         let within = usable(address)
             && usable(server)
-            && contiguous
-            && (8..=32).contains(&prefix)
+            && mask.count_ones() == mask.leading_ones()
+            && mask.leading_ones() >= 8
             && seconds >= MIN_LEASE;
         if !within {
             return None;
         }
-        let router = addresses(self.routers.unwrap_or_default())?
-            .first()
-            .copied();
-        let mut dns = addresses(self.dns.unwrap_or_default())?;
+        let routers = addresses(self.value(ROUTERS).unwrap_or_default())?;
+        let mut dns = addresses(self.value(DNS).unwrap_or_default())?;
         dns.truncate(MAX_DNS);
         Some(Lease {
             address,
-            prefix,
-            router: router.filter(|router| *router != address),
+            prefix: u8::try_from(mask.leading_ones()).ok()?,
+            router: routers.first().copied().filter(|router| *router != address),
             dns,
             server,
             seconds: seconds.min(MAX_LEASE),

@@ -6,26 +6,20 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
 
-use rustix::event::PollFlags;
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
-};
+use rustix::io::{self, Errno};
+use rustix::net::{SendFlags, connect, send};
 
-use super::Error;
 use super::deadline::Deadline;
-use crate::error::BootError;
+use super::udp;
 use crate::tls::random;
 
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 /// For one question to one server.
 const WAIT: Duration = Duration::from_secs(2);
 /// How often each server is asked.
 const ROUNDS: usize = 3;
-/// Largest answer without EDNS, with room for servers that ignore the limit.
-const MAX_SIZE: usize = 1500;
 /// Records read of one answer.
-const MAX_RECORDS: usize = 32;
+const MAX_RECORDS: u16 = 32;
 /// Addresses taken from one answer.
 const MAX_ADDRESSES: usize = 4;
 /// Aliases followed within one answer.
@@ -33,77 +27,45 @@ const MAX_ALIASES: usize = 8;
 /// RFC 1035 section 3.1.
 const MAX_NAME: usize = 255;
 
-const TYPE_A: [u8; 2] = [0, 1];
-const TYPE_CNAME: [u8; 2] = [0, 5];
-const CLASS_IN: [u8; 2] = [0, 1];
+// Type and class, here always IN.
+const A: [u8; 4] = [0, 1, 0, 1];
+const CNAME: [u8; 4] = [0, 5, 0, 1];
 /// QDCOUNT 1, the three others 0.
 const COUNTS: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
 
-/// Finds the addresses of `host`; an IPv4 address in dotted decimal is its own.
-///
-/// # Errors
-/// `E_NETWORK_DNS` when no server knows one before the deadline.
-pub fn resolve(
-    servers: &[Ipv4Addr],
-    host: &str,
-    deadline: Deadline,
-) -> Result<Vec<Ipv4Addr>, BootError> {
-    if let Ok(address) = host.parse() {
-        return Ok([address].into());
-    }
-    let servers: Vec<_> = servers
-        .iter()
-        .map(|ip| SocketAddrV4::new(*ip, PORT))
-        .collect();
-    lookup(&servers, host, deadline).map_err(|e| e.at(alloc::format!("resolve {host}")))
-}
-
-fn lookup(
+/// Asks the servers in turn. The error is the last thing heard.
+pub(super) fn resolve(
     servers: &[SocketAddrV4],
     host: &str,
     deadline: Deadline,
-) -> Result<Vec<Ipv4Addr>, Error> {
-    let name = encode(host).ok_or(Error::Dns("the name is malformed"))?;
+) -> Result<Vec<Ipv4Addr>, &'static str> {
+    if let Ok(address) = host.parse() {
+        return Ok([address].into());
+    }
+    let name = encode(host).ok_or("the name is malformed")?;
     let mut heard = "there is no name server";
-    for _ in 0..ROUNDS {
-        for server in servers {
-            match ask(*server, &name, Deadline::after(WAIT).min(deadline)) {
-                Ok(Ok(addresses)) => return Ok(addresses),
-                Ok(Err(cause)) => heard = cause,
-                Err(_) => heard = "a name server is unreachable",
-            }
-            if deadline.passed() {
-                return Err(Error::Dns(heard));
-            }
+    for server in servers.repeat(ROUNDS) {
+        heard = match ask(server, &name, Deadline::after(WAIT).min(deadline)) {
+            Ok(Ok(addresses)) => return Ok(addresses),
+            Ok(Err(cause)) => cause,
+            Err(Errno::TIMEDOUT) => "a name server did not answer",
+            Err(_) => "a name server is unreachable",
+        };
+        if deadline.passed() {
+            break;
         }
     }
-    Err(Error::Dns(heard))
+    Err(heard)
 }
 
 /// One question. Who does not see it has to guess the identifier and the port,
 /// which the kernel draws anew for each socket.
-fn ask(
-    server: SocketAddrV4,
-    name: &[u8],
-    deadline: Deadline,
-) -> Result<Result<Vec<Ipv4Addr>, &'static str>, Errno> {
+fn ask(server: SocketAddrV4, name: &[u8], deadline: Deadline) -> io::Result<Answer> {
     let id = random::bytes()?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    let socket = udp::socket()?;
     connect(&socket, &server)?;
     send(&socket, &question(id, name), SendFlags::empty())?;
-    let mut buffer = [0; MAX_SIZE];
-    while deadline.wait(&socket, PollFlags::IN)? {
-        let (message, _) = match recv(&socket, &mut buffer[..], RecvFlags::empty()) {
-            Ok((length, _)) => buffer.split_at_checked(length).unwrap_or_default(),
-            Err(Errno::AGAIN | Errno::INTR) => continue,
-            Err(errno) => return Err(errno),
-        };
-        if let Some(answer) = parse(message, id, name) {
-            return Ok(answer);
-        }
-    }
-    Ok(Err("a name server did not answer"))
+    udp::receive(&socket, deadline, |message| parse(message, id, name))
 }
 
 /// A name on the wire: labels with their lengths, in lower case.
@@ -126,26 +88,24 @@ fn question(id: [u8; 2], name: &[u8]) -> Vec<u8> {
     message.extend_from_slice(&[1, 0]);
     message.extend_from_slice(&COUNTS);
     message.extend_from_slice(name);
-    message.extend_from_slice(&TYPE_A);
-    message.extend_from_slice(&CLASS_IN);
+    message.extend_from_slice(&A);
     message
 }
 
+/// Addresses, or why the server has none.
+type Answer = Result<Vec<Ipv4Addr>, &'static str>;
+
 /// Reads an answer to that question. `None` for anything else, which the caller
 /// ignores; an error when the server says it has no address.
-fn parse(message: &[u8], id: [u8; 2], name: &[u8]) -> Option<Result<Vec<Ipv4Addr>, &'static str>> {
+fn parse(message: &[u8], id: [u8; 2], name: &[u8]) -> Option<Answer> {
     let mut reader = Reader { message, at: 0 };
     let got_id = reader.take::<2>()?;
-    let [high, low] = reader.take::<2>()?;
+    let [high, low] = reader.take()?;
     // QR set, opcode QUERY, and our question once.
     let ours = got_id == id && high & 0xf8 == 0x80 && reader.take::<2>()? == [0, 1];
     let answers = u16::from_be_bytes(reader.take()?);
     reader.take::<4>()?;
-    if !ours
-        || reader.name()? != name
-        || reader.take::<2>()? != TYPE_A
-        || reader.take::<2>()? != CLASS_IN
-    {
+    if !ours || reader.name()? != name || reader.take()? != A {
         return None;
     }
     match low & 0x0f {
@@ -154,13 +114,14 @@ fn parse(message: &[u8], id: [u8; 2], name: &[u8]) -> Option<Result<Vec<Ipv4Addr
         _ => return Some(Err("a name server refused to answer")),
     }
 
-    let mut records = Vec::new();
-    for _ in 0..usize::from(answers).min(MAX_RECORDS) {
+    let mut records = Records::default();
+    for _ in 0..answers.min(MAX_RECORDS) {
         // A record cut off by the size of the datagram ends what can be used.
-        let Some(record) = reader.record() else { break };
-        records.push(record);
+        if records.read(&mut reader).is_none() {
+            break;
+        }
     }
-    let addresses = follow(&records, name);
+    let addresses = records.follow(name);
     Some(if addresses.is_empty() {
         Err("the name has no IPv4 address")
     } else {
@@ -168,37 +129,45 @@ fn parse(message: &[u8], id: [u8; 2], name: &[u8]) -> Option<Result<Vec<Ipv4Addr
     })
 }
 
-/// The addresses of `name`, or of what it is an alias of.
-fn follow(records: &[(Vec<u8>, Record)], name: &[u8]) -> Vec<Ipv4Addr> {
-    let mut name = name;
-    for _ in 0..=MAX_ALIASES {
-        let mut own = records.iter().filter(|(owner, _)| owner == name);
-        let addresses: Vec<_> = own
-            .clone()
-            .filter_map(|(_, record)| match record {
-                Record::Address(address) => Some(*address),
-                Record::Alias(_) | Record::Other => None,
-            })
-            .take(MAX_ADDRESSES)
-            .collect();
-        let alias = own.find_map(|(_, record)| match record {
-            Record::Alias(target) => Some(target),
-            Record::Address(_) | Record::Other => None,
-        });
-        match alias {
-            Some(target) if addresses.is_empty() => name = target,
-            _ => return addresses,
-        }
-    }
-    Vec::new()
+/// Resource records, each with the name it is about.
+#[derive(Default)]
+struct Records {
+    addresses: Vec<(Vec<u8>, Ipv4Addr)>,
+    aliases: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// One resource record, as far as it matters.
-#[derive(Debug)]
-enum Record {
-    Address(Ipv4Addr),
-    Alias(Vec<u8>),
-    Other,
+impl Records {
+    fn read(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let owner = reader.name()?;
+        let kind = reader.take::<4>()?;
+        let _ttl = reader.take::<4>()?;
+        let length = u16::from_be_bytes(reader.take()?);
+        let end = reader.at.checked_add(length.into())?;
+        reader.message.get(reader.at..end)?;
+        match (kind, length) {
+            (A, 4) => self.addresses.push((owner, reader.take::<4>()?.into())),
+            (CNAME, _) => {
+                let target = reader.name().filter(|_| reader.at == end)?;
+                self.aliases.push((owner, target));
+            }
+            _ => {}
+        }
+        reader.at = end;
+        Some(())
+    }
+
+    /// The addresses of `name`, or of what it is an alias of.
+    fn follow<'a>(&'a self, mut name: &'a [u8]) -> Vec<Ipv4Addr> {
+        for _ in 0..=MAX_ALIASES {
+            let own = self.addresses.iter().filter(|(owner, _)| owner == name);
+            let own: Vec<_> = own.map(|(_, ip)| *ip).take(MAX_ADDRESSES).collect();
+            match self.aliases.iter().find(|(owner, _)| owner == name) {
+                Some((_, target)) if own.is_empty() => name = target,
+                _ => return own,
+            }
+        }
+        Vec::new()
+    }
 }
 
 /// Reads a message from front to back; every read that does not fit is `None`.
@@ -228,11 +197,11 @@ impl Reader<'_> {
             match length {
                 0 => break,
                 1..=63 => {
+                    let end = cursor.at.saturating_add(length.into());
+                    let label = cursor.message.get(cursor.at..end)?;
+                    cursor.at = end;
                     name.push(length);
-                    for _ in 0..length {
-                        let [byte] = cursor.take()?;
-                        name.push(byte.to_ascii_lowercase());
-                    }
+                    name.extend(label.iter().map(u8::to_ascii_lowercase));
                     if name.len() >= MAX_NAME {
                         return None;
                     }
@@ -253,27 +222,6 @@ impl Reader<'_> {
         name.push(0);
         self.at = end.unwrap_or(cursor.at);
         Some(name)
-    }
-
-    fn record(&mut self) -> Option<(Vec<u8>, Record)> {
-        let owner = self.name()?;
-        let kind = self.take::<2>()?;
-        let class = self.take::<2>()?;
-        self.take::<4>()?;
-        let length = usize::from(u16::from_be_bytes(self.take()?));
-        let end = self
-            .at
-            .checked_add(length)
-            .filter(|end| *end <= self.message.len())?;
-        let record = match (kind, length) {
-            (TYPE_A, 4) if class == CLASS_IN => Record::Address(self.take::<4>()?.into()),
-            (TYPE_CNAME, _) if class == CLASS_IN => Record::Alias(self.name()?),
-            _ => {
-                self.at = end;
-                Record::Other
-            }
-        };
-        (self.at == end).then_some((owner, record))
     }
 }
 

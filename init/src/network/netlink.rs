@@ -1,26 +1,16 @@
 //! Addresses and routes by rtnetlink (rtnetlink(7)): requests of one message
 //! each, answered by one acknowledgement.
 
-use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::time::Duration;
 
-use rustix::event::PollFlags;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recvfrom, sendto, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
-use super::deadline::Deadline;
-
-/// An interface, by the kernel's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Index(pub(super) u32);
-
 /// The kernel always gives loopback the first number.
-pub(super) const LOOPBACK: Index = Index(1);
+pub(super) const LOOPBACK: u32 = 1;
 
 // linux/netlink.h and linux/rtnetlink.h
 const NLMSG_ERROR: u16 = 2;
@@ -47,181 +37,127 @@ const RTN_UNICAST: u8 = 1;
 /// The router need not be inside the prefix: some clouds lease a /32.
 const RTNH_F_ONLINK: u32 = 4;
 
-/// The kernel answers at once; this only keeps a bug from hanging the boot.
-const ANSWER: Duration = Duration::from_secs(1);
+/// Of the one request on its socket.
+const SEQUENCE: u32 = 1;
 
-impl Index {
-    /// Sets the interface administratively up.
-    pub(super) fn up(self, netlink: &mut Netlink) -> Result<(), Errno> {
-        // struct ifinfomsg: family, pad, type, index, flags, change.
-        let mut request = Request::new(RTM_NEWLINK, 0);
-        request.put(&[0; 4]);
-        request.put(&self.0.to_ne_bytes());
-        request.put(&IFF_UP.to_ne_bytes());
-        request.put(&IFF_UP.to_ne_bytes());
-        netlink.call(request)
-    }
+/// Messages are words of 4 bytes here, so there is never padding.
+type Word = [u8; 4];
 
-    pub(super) fn add_address(
-        self,
-        netlink: &mut Netlink,
-        address: Ipv4Addr,
-        prefix: u8,
-    ) -> Result<(), Errno> {
-        self.change_address(netlink, RTM_NEWADDR, address, prefix)
-    }
-
-    pub(super) fn remove_address(
-        self,
-        netlink: &mut Netlink,
-        address: Ipv4Addr,
-        prefix: u8,
-    ) -> Result<(), Errno> {
-        self.change_address(netlink, RTM_DELADDR, address, prefix)
-    }
-
-    fn change_address(
-        self,
-        netlink: &mut Netlink,
-        change: u16,
-        address: Ipv4Addr,
-        prefix: u8,
-    ) -> Result<(), Errno> {
-        // struct ifaddrmsg: family, prefixlen, flags, scope, index.
-        let mut request = Request::new(change, NLM_F_CREATE | NLM_F_REPLACE);
-        request.put(&[AF_INET, prefix, 0, RT_SCOPE_UNIVERSE]);
-        request.put(&self.0.to_ne_bytes());
-        request.attribute(IFA_LOCAL, address.octets());
-        request.attribute(IFA_ADDRESS, address.octets());
-        netlink.call(request)
-    }
-
-    /// Routes everything else through `router`.
-    pub(super) fn set_default_route(
-        self,
-        netlink: &mut Netlink,
-        router: Ipv4Addr,
-    ) -> Result<(), Errno> {
-        let mut request = Request::route(0, RT_SCOPE_UNIVERSE, RTNH_F_ONLINK);
-        request.attribute(RTA_GATEWAY, router.octets());
-        request.attribute(RTA_OIF, self.0.to_ne_bytes());
-        netlink.call(request)
-    }
-
-    /// Routes 255.255.255.255 here, so that UDP can be sent before there is an
-    /// address; the kernel then fills in 0.0.0.0 as the source.
-    pub(super) fn set_broadcast_route(self, netlink: &mut Netlink) -> Result<(), Errno> {
-        let mut request = Request::route(32, RT_SCOPE_LINK, 0);
-        request.attribute(RTA_DST, Ipv4Addr::BROADCAST.octets());
-        request.attribute(RTA_OIF, self.0.to_ne_bytes());
-        netlink.call(request)
-    }
+/// Sets an interface administratively up.
+pub(super) fn up(interface: u32) -> Result<(), Errno> {
+    let flags = IFF_UP.to_ne_bytes();
+    // struct ifinfomsg: family, pad, type; index; flags; change.
+    let body = [[0; 4], interface.to_ne_bytes(), flags, flags];
+    call(RTM_NEWLINK, 0, &body)
 }
 
-/// A message without its header; every part is a multiple of 4 bytes long, so
-/// there is never padding.
-struct Request {
-    kind: u16,
-    flags: u16,
-    body: Vec<u8>,
+/// Gives an interface its address, and routes everything else through `router`.
+pub(super) fn configure(
+    interface: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+    router: Option<Ipv4Addr>,
+) -> Result<(), Errno> {
+    change_address(RTM_NEWADDR, interface, address, prefix)?;
+    router.map_or(Ok(()), |router| set_default_route(interface, router))
 }
 
-impl Request {
-    fn new(kind: u16, flags: u16) -> Self {
-        Self {
-            kind,
-            flags: flags | NLM_F_REQUEST | NLM_F_ACK,
-            body: Vec::new(),
-        }
-    }
-
-    /// struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope,
-    /// type, flags.
-    fn route(prefix: u8, scope: u8, flags: u32) -> Self {
-        let mut request = Self::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
-        request.put(&[AF_INET, prefix, 0, 0]);
-        request.put(&[RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
-        request.put(&flags.to_ne_bytes());
-        request
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.body.extend_from_slice(bytes);
-    }
-
-    /// struct rtattr: length with its own header, type; then 4 bytes of value.
-    fn attribute(&mut self, kind: u16, value: [u8; 4]) {
-        self.put(&8_u16.to_ne_bytes());
-        self.put(&kind.to_ne_bytes());
-        self.put(&value);
-    }
-
-    /// struct nlmsghdr: length, type, flags, sequence, port; then the body.
-    fn encode(&self, sequence: u32) -> Result<Vec<u8>, Errno> {
-        let length = self.body.len().saturating_add(16);
-        let mut message = Vec::with_capacity(length);
-        message.extend_from_slice(
-            &u32::try_from(length)
-                .map_err(|_| Errno::MSGSIZE)?
-                .to_ne_bytes(),
-        );
-        message.extend_from_slice(&self.kind.to_ne_bytes());
-        message.extend_from_slice(&self.flags.to_ne_bytes());
-        message.extend_from_slice(&sequence.to_ne_bytes());
-        message.extend_from_slice(&0_u32.to_ne_bytes());
-        message.extend_from_slice(&self.body);
-        Ok(message)
-    }
+/// Removes an address, and with it its routes.
+pub(super) fn remove_address(interface: u32, address: Ipv4Addr, prefix: u8) -> Result<(), Errno> {
+    change_address(RTM_DELADDR, interface, address, prefix)
 }
 
-/// A socket to the kernel's rtnetlink.
-#[derive(Debug)]
-pub(super) struct Netlink {
-    socket: OwnedFd,
-    sequence: u32,
+fn change_address(change: u16, interface: u32, address: Ipv4Addr, prefix: u8) -> Result<(), Errno> {
+    let body = [
+        // struct ifaddrmsg: family, prefixlen, flags, scope; index.
+        [AF_INET, prefix, 0, RT_SCOPE_UNIVERSE],
+        interface.to_ne_bytes(),
+        attribute(IFA_LOCAL),
+        address.octets(),
+        attribute(IFA_ADDRESS),
+        address.octets(),
+    ];
+    call(change, NLM_F_CREATE | NLM_F_REPLACE, &body)
 }
 
-impl Netlink {
-    pub(super) fn open() -> Result<Self, Errno> {
-        // No protocol means NETLINK_ROUTE, which is 0.
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
-    }
+fn set_default_route(interface: u32, router: Ipv4Addr) -> Result<(), Errno> {
+    let body = [
+        // struct rtmsg: family, dst_len, src_len, tos; table, protocol, scope,
+        // type; flags.
+        [AF_INET, 0, 0, 0],
+        [RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST],
+        RTNH_F_ONLINK.to_ne_bytes(),
+        attribute(RTA_GATEWAY),
+        router.octets(),
+        attribute(RTA_OIF),
+        interface.to_ne_bytes(),
+    ];
+    call(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body)
+}
 
-    fn call(&mut self, request: Request) -> Result<(), Errno> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let kernel = SocketAddrNetlink::new(0, 0);
-        let message = request.encode(self.sequence)?;
-        sendto(&self.socket, &message, SendFlags::empty(), &kernel)?;
-        let deadline = Deadline::after(ANSWER);
-        let mut answer = [0; 512];
-        while deadline.wait(&self.socket, PollFlags::IN)? {
-            let (_, length, sender) = recvfrom(&self.socket, &mut answer[..], RecvFlags::empty())?;
-            let from_kernel =
-                sender.and_then(|s| SocketAddrNetlink::try_from(s).ok()) == Some(kernel);
-            let answer = answer.get(..length).unwrap_or_default();
-            if let Some(outcome) = acknowledgement(answer, self.sequence).filter(|_| from_kernel) {
-                return outcome;
-            }
-        }
-        Err(Errno::TIMEDOUT)
-    }
+/// Routes 255.255.255.255 here, so that UDP can be sent before there is an
+/// address; the kernel then fills in 0.0.0.0 as the source.
+pub(super) fn set_broadcast_route(interface: u32) -> Result<(), Errno> {
+    let body = [
+        // struct rtmsg, as above.
+        [AF_INET, 32, 0, 0],
+        [RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST],
+        [0; 4],
+        attribute(RTA_DST),
+        Ipv4Addr::BROADCAST.octets(),
+        attribute(RTA_OIF),
+        interface.to_ne_bytes(),
+    ];
+    call(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body)
+}
+
+/// struct rtattr before 4 bytes of value: length with itself, type.
+fn attribute(kind: u16) -> Word {
+    halves(8, kind)
+}
+
+fn halves(first: u16, second: u16) -> Word {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d]
+}
+
+/// Sends one request to the kernel, which works it off and queues its answer
+/// before the call returns.
+fn call(kind: u16, flags: u16, body: &[Word]) -> Result<(), Errno> {
+    let length = body.as_flattened().len().saturating_add(16);
+    // struct nlmsghdr: length; type, flags; sequence; port.
+    let header = [
+        u32::try_from(length)
+            .map_err(|_| Errno::MSGSIZE)?
+            .to_ne_bytes(),
+        halves(kind, flags | NLM_F_REQUEST | NLM_F_ACK),
+        SEQUENCE.to_ne_bytes(),
+        [0; 4],
+    ];
+    // No protocol means NETLINK_ROUTE, which is 0.
+    let options = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, options, None)?;
+    // Connected to the kernel, a socket takes messages of nobody else.
+    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+    let message = [&header, body].concat();
+    send(&socket, message.as_flattened(), SendFlags::empty())?;
+    let mut answer = [0; 512];
+    let (length, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    acknowledgement(answer.get(..length).unwrap_or_default())
 }
 
 /// struct nlmsgerr behind its header: a negative errno, 0 for success.
-fn acknowledgement(message: &[u8], sequence: u32) -> Option<Result<(), Errno>> {
-    let field = |at: usize| message.get(at..)?.first_chunk::<4>().copied();
-    let kind = u16::from_ne_bytes(*message.get(4..)?.first_chunk()?);
-    if kind != NLMSG_ERROR || u32::from_ne_bytes(field(8)?) != sequence {
-        return None;
+fn acknowledgement(message: &[u8]) -> Result<(), Errno> {
+    let (words, _) = message.as_chunks::<4>();
+    let [_, [kind @ .., _, _], sequence, _, code, ..] = *words else {
+        return Err(Errno::PROTO);
+    };
+    if u16::from_ne_bytes(kind) != NLMSG_ERROR || u32::from_ne_bytes(sequence) != SEQUENCE {
+        return Err(Errno::PROTO);
     }
-    match i32::from_ne_bytes(field(16)?) {
-        0 => Some(Ok(())),
-        code => Some(Err(Errno::from_raw_os_error(code.saturating_neg()))),
+    match i32::from_ne_bytes(code) {
+        0 => Ok(()),
+        code => Err(Errno::from_raw_os_error(code.saturating_neg())),
     }
 }
 
@@ -229,7 +165,7 @@ fn acknowledgement(message: &[u8], sequence: u32) -> Option<Result<(), Errno>> {
 mod tests {
     use rustix::io::Errno;
 
-    use super::{Index, Netlink, acknowledgement};
+    use super::{acknowledgement, up};
 
     fn answer(kind: u16, sequence: u32, code: i32) -> std::vec::Vec<u8> {
         let mut message = std::vec![36, 0, 0, 0];
@@ -243,24 +179,22 @@ mod tests {
 
     #[test]
     fn reads_only_its_own_acknowledgement() {
-        assert_eq!(acknowledgement(&answer(2, 7, 0), 7), Some(Ok(())));
-        assert_eq!(
-            acknowledgement(&answer(2, 7, -19), 7),
-            Some(Err(Errno::NODEV))
-        );
-        assert_eq!(acknowledgement(&answer(2, 6, 0), 7), None);
-        assert_eq!(acknowledgement(&answer(3, 7, 0), 7), None);
+        assert_eq!(acknowledgement(&answer(2, 1, 0)), Ok(()));
+        assert_eq!(acknowledgement(&answer(2, 1, -19)), Err(Errno::NODEV));
+        assert_eq!(acknowledgement(&answer(2, 6, 0)), Err(Errno::PROTO));
+        assert_eq!(acknowledgement(&answer(3, 1, 0)), Err(Errno::PROTO));
         for length in 0..20 {
-            assert_eq!(acknowledgement(&answer(2, 7, 0)[..length], 7), None);
+            assert_eq!(
+                acknowledgement(&answer(2, 1, 0)[..length]),
+                Err(Errno::PROTO)
+            );
         }
     }
 
     #[test]
     fn reports_what_the_kernel_refuses() {
         // No interface has this number, whoever runs the test.
-        let error = Index(0x7fff_fff0)
-            .up(&mut Netlink::open().unwrap())
-            .unwrap_err();
+        let error = up(0x7fff_fff0).unwrap_err();
         assert!(matches!(error, Errno::NODEV | Errno::PERM), "{error}");
     }
 }

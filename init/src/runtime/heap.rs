@@ -13,16 +13,13 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 const SMALLEST: usize = 16;
 /// Classes from 16 bytes to 32 KiB.
 const CLASSES: usize = 12;
-const LARGEST: usize = SMALLEST << (CLASSES - 1);
-/// Bytes asked from the kernel at a time.
-const CHUNK: usize = 256 * 1024;
+/// Bytes asked from the kernel at a time: a block of the largest class.
+const CHUNK: usize = SMALLEST << (CLASSES - 1);
 const PAGE: usize = 4096;
 
 #[global_allocator]
 static HEAP: Heap = Heap {
     free: [const { Cell::new(None) }; CLASSES],
-    next: Cell::new(ptr::null_mut()),
-    left: Cell::new(0),
 };
 
 /// A freed block holds the link to the next one.
@@ -30,27 +27,26 @@ struct Free {
     next: Option<NonNull<Self>>,
 }
 
+/// The free blocks of each class.
 struct Heap {
     free: [Cell<Option<NonNull<Free>>>; CLASSES],
-    next: Cell<*mut u8>,
-    left: Cell<usize>,
 }
 
 // SAFETY: init never starts a thread, and a fork copies the heap.
 unsafe impl Sync for Heap {}
 
-/// The class of a block, or `None` for one that is a mapping of its own. A block
-/// of a class is aligned to its size, chunks being page-aligned.
-fn class(layout: &Layout) -> Option<usize> {
-    let size = layout
-        .size()
-        .max(layout.align())
-        .max(SMALLEST)
-        .checked_next_power_of_two()?;
-    (size <= LARGEST && layout.align() <= PAGE).then(|| {
-        size.trailing_zeros()
-            .wrapping_sub(SMALLEST.trailing_zeros()) as usize
-    })
+impl Heap {
+    /// The list of a block's class and the class's size, or `None` for a block
+    /// that is a mapping of its own. A block of a class is aligned to its size, but
+    /// not above a page, chunks being page-aligned.
+    fn class(&self, layout: &Layout) -> Option<(&Cell<Option<NonNull<Free>>>, usize)> {
+        let least = layout.size().max(layout.align()).max(SMALLEST);
+        let size = least.checked_next_power_of_two()?;
+        let class = size
+            .trailing_zeros()
+            .wrapping_sub(SMALLEST.trailing_zeros());
+        Some((self.free.get(class as usize)?, size))
+    }
 }
 
 fn map(size: usize) -> *mut u8 {
@@ -60,28 +56,15 @@ fn map(size: usize) -> *mut u8 {
     mapping.map_or(ptr::null_mut(), <*mut _>::cast)
 }
 
-impl Heap {
-    /// Cuts a block of `size` bytes, a power of two, from the current chunk.
-    fn cut(&self, size: usize) -> *mut u8 {
-        let padding = self.next.get().align_offset(size.min(PAGE));
-        if self.left.get() < size.wrapping_add(padding) {
-            let chunk = map(CHUNK);
-            self.next.set(chunk);
-            self.left.set(if chunk.is_null() { 0 } else { CHUNK });
-            if chunk.is_null() {
-                return chunk;
-            }
-            return self.take(size);
-        }
-        self.take(padding);
-        self.take(size)
-    }
-
-    fn take(&self, size: usize) -> *mut u8 {
-        let block = self.next.get();
-        self.next.set(block.wrapping_add(size));
-        self.left.set(self.left.get().wrapping_sub(size));
-        block
+/// Puts a block on its list.
+///
+/// # Safety
+/// The block is large and aligned enough for a link, and nobody else's.
+unsafe fn push(list: &Cell<Option<NonNull<Free>>>, block: *mut u8) {
+    if let Some(free) = NonNull::new(block.cast::<Free>()) {
+        // SAFETY: as the caller promises.
+        unsafe { free.write(Free { next: list.get() }) };
+        list.set(Some(free));
     }
 }
 
@@ -89,42 +72,37 @@ impl Heap {
 // valid until freed; nothing here panics or unwinds.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(class) = class(&layout) else {
-            return if layout.align() <= PAGE {
-                map(layout.size())
-            } else {
-                ptr::null_mut()
-            };
-        };
-        let Some(list) = self.free.get(class) else {
+        if layout.align() > PAGE {
             return ptr::null_mut();
+        }
+        let Some((list, size)) = self.class(&layout) else {
+            return map(layout.size());
         };
-        match list.get() {
-            None => self.cut(SMALLEST << class),
-            Some(block) => {
-                // SAFETY: a block on the list is free and holds its link.
-                list.set(unsafe { block.read().next });
-                block.as_ptr().cast()
+        if list.get().is_none() {
+            let chunk = map(CHUNK);
+            let blocks = if chunk.is_null() { 0 } else { CHUNK };
+            for offset in (0..blocks).step_by(size) {
+                // SAFETY: disjoint parts of the new chunk, each of a whole class.
+                unsafe { push(list, chunk.wrapping_add(offset)) };
             }
         }
+        let Some(block) = list.get() else {
+            return ptr::null_mut();
+        };
+        // SAFETY: a block on the list is free and holds its link.
+        list.set(unsafe { block.read().next });
+        block.as_ptr().cast()
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let Some(class) = class(&layout) else {
+        let Some((list, _)) = self.class(&layout) else {
             // SAFETY: such a block is a whole mapping, which ends here.
             unsafe { munmap(block.cast(), layout.size()) }.ok();
             return;
         };
         // SAFETY: the caller gives the whole block back.
         unsafe { memory::fill(block, 0, layout.size()) };
-        let Some(free) = NonNull::new(block.cast::<Free>()) else {
-            return;
-        };
-        let Some(list) = self.free.get(class) else {
-            return;
-        };
-        // SAFETY: the block is large and aligned enough for a link.
-        unsafe { free.write(Free { next: list.get() }) };
-        list.set(Some(free));
+        // SAFETY: the smallest class has room for a link.
+        unsafe { push(list, block) };
     }
 }

@@ -1,10 +1,13 @@
 //! The power button: the host's one way to ask for an end.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Dir, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io;
+
+use crate::file;
 
 const DIRECTORY: &str = "/dev/input";
 
@@ -17,20 +20,15 @@ const PRESSED: i32 = 1;
 
 /// Opens every input device. A machine without any has no power button.
 pub(super) fn open_devices() -> io::Result<Vec<OwnedFd>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let directory = match rustix::fs::open(DIRECTORY, flags | OFlags::DIRECTORY, Mode::empty()) {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let names = match file::names(DIRECTORY, "event") {
         Err(io::Errno::NOENT) => return Ok(Vec::new()),
         other => other?,
     };
-    let mut devices = Vec::new();
-    for entry in Dir::read_from(&directory)? {
-        let entry = entry?;
-        if entry.file_name().to_bytes().starts_with(b"event") {
-            let flags = flags | OFlags::NONBLOCK;
-            devices.push(openat(&directory, entry.file_name(), flags, Mode::empty())?);
-        }
-    }
-    Ok(devices)
+    let paths = names.iter().map(|name| format!("{DIRECTORY}/{name}"));
+    paths
+        .map(|path| rustix::fs::open(path, flags, Mode::empty()))
+        .collect()
 }
 
 /// Takes what the device has to say.

@@ -1,7 +1,7 @@
 //! Every call into the kernel that needs `unsafe`, one thin wrapper each.
 #![allow(unsafe_code, reason = "this is the one place for it")]
 
-use rustix::fd::{BorrowedFd, RawFd};
+use rustix::fd::BorrowedFd;
 
 pub mod cpu;
 pub mod device_mapper;
@@ -9,9 +9,9 @@ pub mod mount_attributes;
 pub mod process;
 pub mod seccomp;
 
-/// Borrows a descriptor that is never closed.
-pub fn borrow_forever(raw: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: the caller's descriptor stays open until the machine ends, and a
-    // negative number, which would be no descriptor, is not passed here.
-    unsafe { BorrowedFd::borrow_raw(raw) }
+/// Descriptors 0 and 1, which are open from the start of every process of ours to
+/// its end.
+pub fn standard_streams() -> [BorrowedFd<'static>; 2] {
+    // SAFETY: nothing closes them; a number without a descriptor is only refused.
+    [0, 1].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }

@@ -5,39 +5,28 @@ use core::arch::asm;
 use core::ffi::CStr;
 
 use alloc::vec::Vec;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use rustix::io::{self, Errno};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::{self, Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::Pid;
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-const SYS_RT_SIGACTION: usize = 13;
 const SYS_RT_SIGPROCMASK: usize = 14;
 const SYS_EXECVE: usize = 59;
 const SYS_KILL: usize = 62;
+const SYS_RT_SIGTIMEDWAIT: usize = 128;
 const SYS_EXIT_GROUP: usize = 231;
-const SYS_SIGNALFD4: usize = 289;
 const SYS_PRLIMIT64: usize = 302;
 const SYS_CLONE3: usize = 435;
 const SYS_CLOSE_RANGE: usize = 436;
 
 /// `SIGCHLD`
 const SIGCHLD: u64 = 17;
-/// Highest signal number.
-const SIGNALS: usize = 64;
-/// Bytes of the kernel's `sigset_t`.
+/// Bytes of the kernel's `sigset_t`, one bit for each of 64 signals.
 const SIGSET_SIZE: usize = 8;
-/// `CLONE_INTO_CGROUP`
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// Namespaces of a new process (`linux/sched.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Namespaces {
-    /// Those of its parent.
-    Inherited = 0,
-    /// `CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID`. The cgroup
-    /// namespace is made later, see [`new_cgroup_namespace`]; the network is shared.
-    Container = 0x2_0000 | 0x400_0000 | 0x800_0000 | 0x2000_0000,
-}
+/// `CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_INTO_CGROUP`
+/// (`linux/sched.h`). The cgroup namespace is made later, see
+/// [`new_cgroup_namespace`]; the network is shared.
+const CONTAINER: u64 = 0x2_0000 | 0x400_0000 | 0x800_0000 | 0x2000_0000 | 0x2_0000_0000;
 
 /// One system call.
 ///
@@ -81,10 +70,14 @@ struct CloneArguments {
     cgroup: u64,
 }
 
-/// Starts a process that runs `child` on a copy of this one's memory, in `cgroup`
-/// if given, and ends with status 1 if `child` returns. The copy keeps descriptors
-/// 0 to 2 and those in `kept`; all others are closed first. In the parent, `child`
-/// and what it owns are dropped.
+/// Starts a process that runs `child` on a copy of this one's memory, and ends
+/// with status 1 if `child` returns. Given a cgroup, it starts there, in
+/// namespaces of its own. In the parent, `child` and what it owns are dropped.
+///
+/// Of the descriptors, the copy has `input` as 0, `output` as 1 and 2, and `report`,
+/// which it gets as an argument and which `execve` closes; no other stays open.
+/// Numbers 0 to 2 are taken in every process of ours, so none of the three is
+/// one of the others' targets.
 ///
 /// The caller must be the only thread of its process: the copy has no other, so
 /// a lock that another one held would stay locked.
@@ -92,67 +85,58 @@ struct CloneArguments {
 /// # Errors
 /// What `clone3` says.
 pub fn start(
-    namespaces: Namespaces,
     cgroup: Option<BorrowedFd<'_>>,
-    kept: &[RawFd],
-    child: impl FnOnce(),
+    input: BorrowedFd<'_>,
+    output: BorrowedFd<'_>,
+    report: BorrowedFd<'_>,
+    child: impl FnOnce(OwnedFd),
 ) -> io::Result<Pid> {
     let mut arguments = CloneArguments {
-        flags: namespaces as u64,
         exit_signal: SIGCHLD,
         ..Default::default()
     };
     if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.flags = CONTAINER;
         arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::BADF)?;
     }
-    let closed = all_but(kept);
     let address = core::ptr::from_ref(&arguments).expose_provenance();
     // SAFETY: `arguments` is a `struct clone_args` of the size given. Without
     // CLONE_VM the child has its own copy of everything, the stack included, and
     // it never returns from this function, so nothing runs twice.
     let pid = unsafe { syscall(SYS_CLONE3, [address, size_of::<CloneArguments>(), 0, 0, 0]) }?;
-    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        Some(pid) => Ok(pid),
-        None => {
-            close(&closed);
-            child();
-            exit(1)
-        }
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        return Ok(pid);
     }
+    if let Ok(report) = keep_only(input, output, report) {
+        child(report);
+    }
+    exit(1)
 }
 
-/// Closes ranges of descriptors. Only for a process that has just been copied:
-/// the owners of what is closed are frames of [`start`]'s callers, which the copy
-/// never returns to.
-fn close(ranges: &[(usize, usize)]) {
-    for (first, last) in ranges {
+/// Arranges the descriptors as [`start`] says. Only for a process that has just
+/// been copied: the owners of what is closed are frames of [`start`]'s callers,
+/// which the copy never returns to.
+fn keep_only(
+    input: BorrowedFd<'_>,
+    output: BorrowedFd<'_>,
+    report: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    dup2_stdin(input)?;
+    dup2_stdout(output)?;
+    dup2_stderr(output)?;
+    let report = fcntl_dupfd_cloexec(report, 3)?;
+    let number = usize::try_from(report.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    // The last is the highest number that `close_range` takes.
+    let around = [
+        (3, number.saturating_sub(1)),
+        (number.saturating_add(1), 0xffff_ffff),
+    ];
+    for (first, last) in around.into_iter().filter(|(first, last)| first <= last) {
         // SAFETY: takes numbers only. Nothing in this copy of the process uses
         // these descriptors again, as said above.
-        if unsafe { syscall(SYS_CLOSE_RANGE, [*first, *last, 0, 0, 0]) }.is_err() {
-            exit(1);
-        }
+        unsafe { syscall(SYS_CLOSE_RANGE, [first, last, 0, 0, 0]) }?;
     }
-}
-
-/// The ranges of descriptors, ends included, that are above 2 and not in `kept`.
-fn all_but(kept: &[RawFd]) -> Vec<(usize, usize)> {
-    /// Highest number `close_range` takes.
-    const LAST: usize = 0xffff_ffff;
-    let mut kept: Vec<usize> = kept
-        .iter()
-        .filter_map(|fd| usize::try_from(*fd).ok())
-        .collect();
-    kept.sort_unstable();
-    let mut first = 3_usize;
-    let mut ranges = Vec::new();
-    for fd in kept.into_iter().chain([LAST.saturating_add(1)]) {
-        if first < fd {
-            ranges.push((first, fd.saturating_sub(1)));
-        }
-        first = first.max(fd.saturating_add(1));
-    }
-    ranges
+    Ok(report)
 }
 
 /// Makes the caller's cgroup the root of a new cgroup namespace. `clone3` could
@@ -168,23 +152,16 @@ pub fn new_cgroup_namespace() -> io::Result<()> {
 /// Replaces the process; returns only to say why it could not.
 pub fn execute(program: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
     let pointers = |strings: &[&CStr]| -> Vec<usize> {
-        strings
-            .iter()
-            .map(|s| s.as_ptr().expose_provenance())
-            .chain([0])
-            .collect()
+        let addresses = strings.iter().map(|s| s.as_ptr().expose_provenance());
+        addresses.chain([0]).collect()
     };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
-    let addresses = [
-        program.as_ptr().expose_provenance(),
-        arguments.as_ptr().expose_provenance(),
-        environment.as_ptr().expose_provenance(),
-        0,
-        0,
-    ];
+    let lists = [&arguments, &environment].map(|list| list.as_ptr().expose_provenance());
+    let [arguments_at, environment_at] = lists;
+    let program_at = program.as_ptr().expose_provenance();
     // SAFETY: a string and two null-terminated arrays of pointers to strings,
     // all alive during the call. Success ends this program.
-    match unsafe { syscall(SYS_EXECVE, addresses) } {
+    match unsafe { syscall(SYS_EXECVE, [program_at, arguments_at, environment_at, 0, 0]) } {
         Err(errno) => errno,
         Ok(_) => Errno::INVAL,
     }
@@ -212,84 +189,36 @@ pub fn kill(pid: Pid, number: u8) -> io::Result<()> {
     unsafe { syscall(SYS_KILL, [pid, usize::from(number), 0, 0, 0]) }.map(drop)
 }
 
-/// Blocks every signal that can be blocked, so that one is only ever read from a
-/// [`signal_descriptor`].
+/// Blocks the signals whose bit is set (bit 0 is signal 1), and no other. A blocked
+/// signal is only ever taken by [`wait_for_signal`].
 ///
 /// # Errors
 /// What `rt_sigprocmask` says.
-pub fn block_signals() -> io::Result<()> {
-    set_signal_mask(u64::MAX)
-}
-
-/// Gives every signal its default action and blocks none: the state a program
-/// expects at its start.
-///
-/// # Errors
-/// What the kernel says.
-pub fn reset_signals() -> io::Result<()> {
-    /// `struct sigaction` of the kernel: handler, flags, restorer, mask. All
-    /// zero is SIG_DFL.
-    const DEFAULT: [usize; 4] = [0; 4];
-    for number in 1..=SIGNALS {
-        // SIGKILL and SIGSTOP have no other action, and refuse to be given one.
-        if number == 9 || number == 19 {
-            continue;
-        }
-        let arguments = [
-            number,
-            DEFAULT.as_ptr().expose_provenance(),
-            0,
-            SIGSET_SIZE,
-            0,
-        ];
-        // SAFETY: reads one `struct sigaction`. The default action runs no code
-        // of this process.
-        unsafe { syscall(SYS_RT_SIGACTION, arguments) }?;
-    }
-    set_signal_mask(0)
-}
-
-fn set_signal_mask(mask: u64) -> io::Result<()> {
+pub fn set_signal_mask(mask: u64) -> io::Result<()> {
     const SIG_SETMASK: usize = 2;
-    let arguments = [
-        SIG_SETMASK,
-        core::ptr::from_ref(&mask).expose_provenance(),
-        0,
-        SIGSET_SIZE,
-        0,
-    ];
+    let mask = core::ptr::from_ref(&mask).expose_provenance();
     // SAFETY: reads 8 bytes of `mask` and writes nothing back.
-    unsafe { syscall(SYS_RT_SIGPROCMASK, arguments) }.map(drop)
+    unsafe { syscall(SYS_RT_SIGPROCMASK, [SIG_SETMASK, mask, 0, SIGSET_SIZE, 0]) }.map(drop)
 }
 
-/// A descriptor that is readable while a signal is pending. Does not block.
+/// Waits for a blocked signal. Returns its number if it came from outside the
+/// caller's PID namespace, nothing for one of a process inside, such as SIGCHLD.
 ///
 /// # Errors
-/// What `signalfd4` says.
-pub fn signal_descriptor() -> io::Result<OwnedFd> {
-    /// `SFD_CLOEXEC | SFD_NONBLOCK`
-    const FLAGS: usize = 0o200_0000 | 0o4000;
-    let mask = u64::MAX;
-    let arguments = [
-        usize::MAX,
-        core::ptr::from_ref(&mask).expose_provenance(),
-        SIGSET_SIZE,
-        FLAGS,
-        0,
-    ];
-    // SAFETY: reads 8 bytes of `mask`; -1 asks for a new descriptor.
-    let raw = unsafe { syscall(SYS_SIGNALFD4, arguments) }?;
-    let raw = RawFd::try_from(raw).map_err(|_| Errno::BADF)?;
-    // SAFETY: the kernel has just made it for this caller.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-/// Takes all pending signals from a [`signal_descriptor`]; their numbers do not
-/// matter to its readers, who look at what may have changed.
-pub fn drain_signals(descriptor: impl AsFd) {
-    // One `struct signalfd_siginfo`.
-    let mut record = [0_u8; 128];
-    while matches!(io::read(&descriptor, &mut record[..]), Ok(length) if length > 0) {}
+/// What `rt_sigtimedwait` says.
+pub fn wait_for_signal() -> io::Result<Option<u8>> {
+    let all = u64::MAX;
+    // `siginfo_t` (`asm-generic/siginfo.h`): 128 bytes, the sender's process id
+    // at 16, zero for one that has none in this namespace.
+    let mut info = [0_i32; 32];
+    let set = core::ptr::from_ref(&all).expose_provenance();
+    let address = core::ptr::from_mut(&mut info).expose_provenance();
+    let number = retry_on_intr(|| {
+        // SAFETY: reads 8 bytes of `all` and writes at most one `siginfo_t`.
+        unsafe { syscall(SYS_RT_SIGTIMEDWAIT, [set, address, 0, SIGSET_SIZE, 0]) }
+    })?;
+    let outside = info.get(4) == Some(&0);
+    Ok(u8::try_from(number).ok().filter(|_| outside))
 }
 
 /// Sets resource limit `number` of this process.
@@ -298,21 +227,15 @@ pub fn drain_signals(descriptor: impl AsFd) {
 /// What `prlimit64` says.
 pub fn set_limit(number: u8, soft: u64, hard: u64) -> io::Result<()> {
     let limit = [soft, hard];
-    let arguments = [
-        0,
-        usize::from(number),
-        limit.as_ptr().expose_provenance(),
-        0,
-        0,
-    ];
+    let address = core::ptr::from_ref(&limit).expose_provenance();
     // SAFETY: reads one `struct rlimit64`, two numbers, and writes nothing back.
-    unsafe { syscall(SYS_PRLIMIT64, arguments) }.map(drop)
+    unsafe { syscall(SYS_PRLIMIT64, [0, number.into(), address, 0, 0]) }.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Namespaces, all_but, start, syscall};
-    use rustix::fd::{AsRawFd, OwnedFd};
+    use super::{start, syscall};
+    use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
     use rustix::io::Errno;
     use rustix::process::{WaitOptions, waitpid};
 
@@ -325,23 +248,28 @@ mod tests {
 
     #[test]
     fn a_started_process_keeps_the_descriptors_it_is_given_and_no_other() {
-        let (kept, other) = rustix::pipe::pipe().unwrap();
-        let number = kept.as_raw_fd();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let (other, _) = rustix::pipe::pipe().unwrap();
         // The test has other threads, so the child must not allocate.
-        let child = move || {
-            let open = |fd: &OwnedFd| u8::from(rustix::io::fcntl_getfd(fd).is_ok());
-            super::exit(open(&kept) * 2 + open(&other))
+        let child = |report: OwnedFd| {
+            let open = |number| {
+                // SAFETY: a number without a descriptor is only refused.
+                let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+                rustix::io::fcntl_getfd(descriptor).is_ok()
+            };
+            let kept = open(0) && open(1) && open(2);
+            let number = report.as_raw_fd();
+            let closed = (3..64).all(|other| other == number || !open(other));
+            if kept && closed && !open(other.as_raw_fd()) {
+                rustix::io::write(&report, b"kept").ok();
+            }
         };
-        let pid = start(Namespaces::Inherited, None, &[number], child).unwrap();
+        let (null, report) = (null.as_fd(), write.as_fd());
+        let pid = start(None, null, null, report, child).unwrap();
         let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
-        assert_eq!(status.exit_status(), Some(2));
-    }
-
-    #[test]
-    fn the_ranges_to_close_leave_out_what_is_kept() {
-        let end = 0xffff_ffff;
-        assert_eq!(all_but(&[]), [(3, end)]);
-        assert_eq!(all_but(&[7, 1, 5, 6]), [(3, 4), (8, end)]);
-        assert_eq!(all_but(&[3, 3, 5]), [(4, 4), (6, end)]);
+        assert_eq!(status.exit_status(), Some(1));
+        let mut text = [0; 8];
+        assert_eq!(rustix::io::read(&read, &mut text), Ok(4));
     }
 }

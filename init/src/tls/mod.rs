@@ -5,14 +5,11 @@
 //! has no certificate of its own: it proves itself by evidence, later.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 
 use measured_boot::code::Code;
 use measured_boot::manifest::Broker;
-use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use rustls::client::Resumption;
 use rustls::time_provider::TimeProvider;
@@ -20,65 +17,20 @@ use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::broker::printable;
+use crate::error::{Failure, printable};
 
 mod aead;
 mod hash;
 mod provider;
-pub mod random;
+pub(crate) mod random;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use provider::secret_key;
-pub use stream::TlsStream;
+pub(crate) use stream::TlsStream;
 
-/// Why a connection to the broker was not made or did not last.
-#[derive(Debug)]
-#[allow(
-    clippy::error_impl_error,
-    reason = "named by its module, as tls::Error"
-)]
-pub enum Error {
-    /// TLS, or what it needs here, failed: the code says which part.
-    Failed(Code, String),
-    /// TCP: refused, reset, unreachable.
-    Connect(Errno),
-    /// The peer closed the connection.
-    Closed,
-    /// The deadline passed.
-    Timeout,
-}
-
-impl Error {
-    fn protocol(cause: impl fmt::Display) -> Self {
-        Self::Failed(Code::TlsProtocol, format!("{cause}"))
-    }
-
-    /// The stable code.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Failed(code, _) => *code,
-            Self::Connect(_) | Self::Closed => Code::BrokerConnect,
-            Self::Timeout => Code::BrokerTimeout,
-        }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(_, cause) => f.write_str(cause),
-            Self::Connect(errno) => write!(f, "{errno}"),
-            Self::Closed => f.write_str("the peer closed the connection"),
-            Self::Timeout => f.write_str("the deadline passed"),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-impl From<rustls::Error> for Error {
+impl From<rustls::Error> for Failure {
     /// Sorts rustls's errors; it keeps the whole cause as text.
     fn from(error: rustls::Error) -> Self {
         let code = if let rustls::Error::InvalidCertificate(why) = &error {
@@ -89,7 +41,7 @@ impl From<rustls::Error> for Error {
             Code::TlsProtocol
         };
         // Names and causes come from the peer.
-        Self::Failed(code, printable(&format!("{error}")))
+        Self::new(code, printable(&format!("{error}")))
     }
 }
 
@@ -127,14 +79,14 @@ impl TimeProvider for FixedTime {
 ///
 /// # Errors
 /// `E_MANIFEST` when the CA does not parse.
-pub fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, Failure> {
     let clock = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0);
     let now = UnixTime::since_unix_epoch(Duration::from_secs(clock.max(broker.not_before)));
 
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from(broker.ca.0.as_slice()))
-        .map_err(|e| Error::Failed(Code::Manifest, format!("broker.ca is unusable: {e}")))?;
+        .map_err(|e| Failure::new(Code::Manifest, format!("broker.ca is unusable: {e}")))?;
 
     let mut config = ClientConfig::builder_with_details(
         Arc::new(provider::provider()),

@@ -125,15 +125,10 @@ impl ActiveKeyExchange for P256KeyExchange {
 /// # Errors
 /// When the kernel gives no random bytes.
 pub(crate) fn secret_key() -> Result<SecretKey, rustix::io::Errno> {
-    // A draw is out of the scalar's range once in 2^32.
-    for _ in 0..8 {
-        let mut scalar = Zeroizing::new([0; 32]);
-        random::fill(&mut *scalar)?;
-        if let Ok(key) = SecretKey::from_slice(&*scalar) {
-            return Ok(key);
-        }
-    }
-    Err(rustix::io::Errno::IO)
+    let mut scalar = Zeroizing::new([0; 32]);
+    random::fill(&mut *scalar)?;
+    // Out of the scalar's range once in 2^32, which is no worse than no bytes.
+    SecretKey::from_slice(&*scalar).map_err(|_| rustix::io::Errno::IO)
 }
 
 /// ECDSA over P-256 with SHA-256, for certificates and the handshake.

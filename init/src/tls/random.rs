@@ -3,29 +3,22 @@
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Fills `buffer`, or fails: fewer bytes are no success.
+/// Fills `buffer`, or fails: fewer bytes are no success. Up to 256 bytes come
+/// whole (getrandom(2)), and nothing here is longer than a key.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn fill(buffer: &mut [u8]) -> Result<(), Errno> {
-    let mut rest = buffer;
-    while !rest.is_empty() {
-        // Above 256 bytes the call may be interrupted and give less.
-        let length = match getrandom(&mut *rest, GetRandomFlags::empty()) {
-            Err(Errno::INTR) => continue,
-            Ok(0) => return Err(Errno::IO),
-            result => result?,
-        };
-        rest = rest.get_mut(length..).ok_or(Errno::IO)?;
-    }
-    Ok(())
+pub(crate) fn fill(buffer: &mut [u8]) -> Result<(), Errno> {
+    let length = buffer.len();
+    let got = getrandom(buffer, GetRandomFlags::empty())?;
+    (got == length).then_some(()).ok_or(Errno::IO)
 }
 
 /// `N` random bytes, for identifiers rather than keys.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn bytes<const N: usize>() -> Result<[u8; N], Errno> {
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Errno> {
     let mut bytes = [0; N];
     fill(&mut bytes)?;
     Ok(bytes)

@@ -13,7 +13,8 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 
-use super::{Error, TlsStream, client_config};
+use super::{TlsStream, client_config};
+use crate::error::Failure;
 use crate::network::deadline::Deadline;
 
 /// The name in the test certificates.
@@ -90,7 +91,7 @@ pub(crate) fn accept(config: &Arc<ServerConfig>, stream: TcpStream) -> Peer {
     StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), stream)
 }
 
-fn dial(broker: &Broker, name: &str, address: SocketAddrV4) -> Result<TlsStream, Error> {
+fn dial(broker: &Broker, name: &str, address: SocketAddrV4) -> Result<TlsStream, Failure> {
     let name = ServerName::try_from(std::string::String::from(name)).unwrap();
     let deadline = Deadline::after(Duration::from_secs(5));
     TlsStream::connect(&client_config(broker)?, name, &[address], deadline)
@@ -108,7 +109,7 @@ fn shake_hands(broker: &Broker, name: &str, config: Arc<ServerConfig>) -> Result
         };
         sender.send(heard).unwrap();
     });
-    let result = dial(broker, name, address).map(drop).map_err(|e| e.code());
+    let result = dial(broker, name, address).map(drop).map_err(|e| e.code);
     thread.join().unwrap();
     let heard = receiver.recv().unwrap();
     match result {
@@ -133,17 +134,16 @@ fn exchanges_data_of_any_size() {
     });
     let mut stream = dial(&authority.broker(), NAME, address).unwrap();
     let sent: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-    let deadline = Deadline::after(Duration::from_secs(20));
-    stream.write(&sent, deadline).unwrap();
+    stream.deadline = Deadline::after(Duration::from_secs(20));
+    stream.write(&sent).unwrap();
     let mut received = Vec::new();
     while received.len() < sent.len() {
-        stream.read(&mut received, deadline).unwrap();
+        stream.read(&mut received).unwrap();
     }
     assert!(received == sent);
-    assert!(matches!(
-        stream.read(&mut received, deadline),
-        Err(Error::Closed)
-    ));
+    let error = stream.read(&mut received).unwrap_err();
+    assert_eq!(error.code, Code::BrokerConnect);
+    assert_eq!(error.cause, "the peer closed the connection");
     thread.join().unwrap();
 }
 
@@ -234,7 +234,7 @@ fn rejects_an_unusable_authority() {
         ..Authority::new().broker()
     };
     let error = client_config(&broker).unwrap_err();
-    assert_eq!(error.code(), Code::Manifest);
+    assert_eq!(error.code, Code::Manifest);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn rejects_peers_that_do_not_speak_tls() {
     ];
     for (what, serve) in serve {
         let (address, thread) = listen(1, serve);
-        let code = dial(&authority.broker(), NAME, address).unwrap_err().code();
+        let code = dial(&authority.broker(), NAME, address).err().unwrap().code;
         // Where bytes are left unread, the kernel resets the connection.
         assert!(
             matches!(code, Code::TlsProtocol | Code::BrokerConnect),
@@ -298,9 +298,8 @@ fn reads_a_server_that_sends_byte_by_byte() {
     });
     let mut stream = dial(&authority.broker(), NAME, address).unwrap();
     let mut received = Vec::new();
-    let deadline = Deadline::after(Duration::from_secs(5));
     while received.len() < 5 {
-        stream.read(&mut received, deadline).unwrap();
+        stream.read(&mut received).unwrap();
     }
     assert_eq!(received, b"hello");
     thread.join().unwrap();
@@ -316,7 +315,7 @@ fn reports_refused_and_silent_peers() {
         .port();
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free);
     assert_eq!(
-        dial(&broker, NAME, address).unwrap_err().code(),
+        dial(&broker, NAME, address).err().unwrap().code,
         Code::BrokerConnect
     );
 
@@ -326,8 +325,10 @@ fn reports_refused_and_silent_peers() {
     let name = ServerName::try_from(NAME).unwrap();
     let deadline = Deadline::after(Duration::from_millis(100));
     let config = client_config(&broker).unwrap();
-    let error = TlsStream::connect(&config, name, &[address], deadline).unwrap_err();
-    assert_eq!(error.code(), Code::BrokerTimeout);
+    let error = TlsStream::connect(&config, name, &[address], deadline)
+        .err()
+        .unwrap();
+    assert_eq!(error.code, Code::BrokerTimeout);
     thread.join().unwrap();
 }
 

@@ -240,7 +240,7 @@ impl Guest {
 
     pub(crate) fn attest_body(&self, evidence: &TpmEvidence) -> Value {
         let jwk: Value = serde_json::from_str(&self.key().to_jwk()).unwrap();
-        let evidence: Value = serde_json::from_str(&evidence.to_evidence().unwrap().json).unwrap();
+        let evidence: Value = serde_json::from_str(&evidence.to_evidence().json).unwrap();
         json!({
             "runtime-data": {"nonce": self.nonce, "tee-pubkey": jwk},
             "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},

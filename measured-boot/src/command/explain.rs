@@ -11,7 +11,7 @@ use measured_boot::base16;
 use measured_boot::event_log::{self, Tcb};
 use measured_boot::explain::files::Release;
 use measured_boot::explain::snp::{Build, MOST_CHANGES, Question};
-use measured_boot::explain::{Answer, log, tpm};
+use measured_boot::explain::{Answer, Level, log, tdx, tpm};
 use measured_boot::predict::known_firmware;
 use measured_boot::predict::snp::{Firmware, LaunchDigest, Machine};
 use serde_json::{Value, json};
@@ -30,8 +30,8 @@ pub(crate) struct Arguments {
     /// Image folder the prediction is of.
     #[arg(long, value_name = "DIR")]
     image: PathBuf,
-    /// A SEV-SNP report or launch digest (file, or the digest's 96 digits); a TPM's evidence (JSON), or
-    /// registers as 4=HEX,9=HEX; an event log of a TPM or a TD.
+    /// A SEV-SNP report or launch digest (file, or the digest's 96 digits); a TDX quote; a TPM's evidence
+    /// (JSON), or registers as 4=HEX,9=HEX; an event log of a TPM or a TD.
     #[arg(long, value_name = "REPORT|QUOTE|DIGEST|LOG")]
     observed: String,
     /// Image folder of another release that may have been started instead. May be repeated.
@@ -63,6 +63,7 @@ fn explain(arguments: &Arguments) -> Result<bool> {
     let releases: Vec<_> = images.iter().map(release).collect();
     let explained = match observed {
         Observed::Log(log) => return explain_log(&log, &releases, arguments),
+        Observed::Td(registers) => td(arguments, &releases, registers)?,
         Observed::LaunchDigest(digest) => vec![snp(arguments, &releases, digest)?],
         Observed::Pcrs(pcrs) => {
             let profiles = known_firmware()?;
@@ -179,15 +180,38 @@ fn snp(
     Ok(Explained::new(name, observed.to_string(), answer))
 }
 
-/// A firmware file, or every file of a folder that is one, by name.
-fn builds(path: &Path) -> Result<Vec<Build>> {
-    let build = |path: &Path| -> Result<Build> {
-        let name = path.display().to_string();
-        let firmware = Firmware::read(&image::read(path)?).with_context(|| name.clone())?;
-        Ok(Build { name, firmware })
+fn td(
+    arguments: &Arguments,
+    releases: &[Release<'_>],
+    [mrtd, rtmr1, rtmr2]: [[u8; 48]; 3],
+) -> Result<Vec<Explained>> {
+    let mut firmware = Vec::new();
+    let others = arguments.other_firmware.iter().map(PathBuf::as_path);
+    for path in arguments.machine.firmware().into_iter().chain(others) {
+        for file in files(path)? {
+            firmware.push((file.display().to_string(), image::read(&file)?));
+        }
+    }
+    let explained = |name: &str, register, observed: [u8; 48]| {
+        let answer = tdx::explain(register, &observed, releases, &firmware);
+        Explained::new(name.to_owned(), base16::encode(&observed), answer)
     };
+    let mut all = vec![
+        explained("RTMR1", tdx::Register::Rtmr1, rtmr1),
+        explained("RTMR2", tdx::Register::Rtmr2, rtmr2),
+    ];
+    if firmware.is_empty() {
+        eprintln!("measured-boot: MRTD is not explained: give --firmware");
+    } else {
+        all.insert(0, explained("MRTD", tdx::Register::Mrtd, mrtd));
+    }
+    Ok(all)
+}
+
+/// The file, or every file of the folder, by name.
+fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
-        return Ok(vec![build(path)?]);
+        return Ok(vec![path.to_owned()]);
     }
     let read = || format!("cannot read {}", path.display());
     let mut files = Vec::new();
@@ -198,8 +222,21 @@ fn builds(path: &Path) -> Result<Vec<Build>> {
         }
     }
     files.sort();
+    Ok(files)
+}
+
+/// A firmware file, or every file of a folder that is one, by name.
+fn builds(path: &Path) -> Result<Vec<Build>> {
+    let build = |path: &Path| -> Result<Build> {
+        let name = path.display().to_string();
+        let firmware = Firmware::read(&image::read(path)?).with_context(|| name.clone())?;
+        Ok(Build { name, firmware })
+    };
+    if !path.is_dir() {
+        return Ok(vec![build(path)?]);
+    }
     let mut builds = Vec::new();
-    for file in files {
+    for file in files(path)? {
         match build(&file) {
             Ok(build) => builds.push(build),
             Err(error) => eprintln!("measured-boot: not tried: {error:#}"),
@@ -250,10 +287,16 @@ impl Explained {
         let tried = answer.candidates();
         println!("  tried {tried} candidates:");
         for level in &answer.levels {
-            println!(
-                "    {:>9} with {} changes to the prediction",
-                level.candidates, level.changes
-            );
+            let word = if level.changes == 1 {
+                "change"
+            } else {
+                "changes"
+            };
+            let Level {
+                changes,
+                candidates,
+            } = level;
+            println!("    {candidates:>9} with {changes} {word} to the prediction");
         }
         let of: Vec<_> = (answer.alternatives.iter())
             .map(|(what, number)| format!("{number} {what}"))

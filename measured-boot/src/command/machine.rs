@@ -2,7 +2,7 @@
 //! the launch digest, and none can be read from the image.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use measured_boot::predict::snp::{CpuType, Firmware, GuestFeatures, LaunchDigest, Machine, Vmm};
@@ -47,6 +47,11 @@ pub(crate) struct Described {
 }
 
 impl Options {
+    /// The firmware file, where one is given.
+    pub(crate) fn firmware(&self) -> Option<&Path> {
+        self.firmware.as_deref()
+    }
+
     pub(crate) fn describe(&self) -> Result<Described> {
         let name = needed(self.vmm.as_ref(), "--vmm")?;
         let vmm = Vmm::from_name(name, self.vcpu_type)?;
@@ -63,11 +68,12 @@ impl Options {
                     .with_context(|| format!("cannot use --firmware-digest {hex}: expected 96 hexadecimal digits in lower case"))
             })
             .transpose()?;
-        let firmware = match digest {
+        let read = || match digest {
             Some(digest) => Firmware::with_digest(&file, digest),
             None => Firmware::read(&file),
-        }
-        .with_context(|| shown.clone())?;
+        };
+        let (firmware, firmware_sha256) = rayon::join(read, || Sha256::digest(&file).into());
+        let firmware = firmware.with_context(|| shown.clone())?;
         // Every count in the range can be a machine.
         Machine::new(vmm, *vcpus.start(), features)?;
         Machine::new(vmm, *vcpus.end(), features)?;
@@ -77,7 +83,7 @@ impl Options {
             vcpus,
             firmware,
             firmware_name: shown,
-            firmware_sha256: Sha256::digest(&file).into(),
+            firmware_sha256,
             firmware_digest_given: digest.is_some(),
         })
     }

@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         let tail_at = xattrs_at.saturating_add(xattrs.len());
         let tail = self.slice(tail_at, tail_size, "inline data")?;
         let block = usize::try_from(u32_at(16)).unwrap_or(usize::MAX);
-        let blocks_at = block.checked_mul(BLOCK).unwrap_or(usize::MAX);
+        let blocks_at = block.saturating_mul(BLOCK);
         let blocks = match size.saturating_sub(tail_size) {
             0 => &[][..],
             whole => self.slice(blocks_at, whole, "data")?,
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
             let start = block.as_ptr().addr();
             let start = start.saturating_sub(self.image.as_ptr().addr());
             let first = name_offset(block, 0).unwrap_or(0);
-            if first == 0 || first % ENTRY != 0 || first > block.len() {
+            if first == 0 || !first.is_multiple_of(ENTRY) || first > block.len() {
                 let expected = format!("a multiple of {ENTRY}, at most {}", block.len());
                 return Err(error(start, "first name offset", first, expected));
             }

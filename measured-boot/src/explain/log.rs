@@ -121,8 +121,10 @@ where
                 .collect();
             Comparison::new(expected, &events, algorithm, tcb)
         };
-        // Which machine it was is not known: the one that fits longest.
-        let Some(best) = boots.iter().map(of_boot).max_by_key(|one| one.matching) else {
+        // Which machine it was is not known: the one that fits longest, and of
+        // those the first, with the kernel as the file is.
+        let boots = boots.iter().rev().map(of_boot);
+        let Some(best) = boots.max_by_key(|one| one.matching) else {
             continue;
         };
         compared.matching = compared.matching.saturating_add(best.matching);

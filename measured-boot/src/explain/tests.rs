@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::Release;
 use super::snp::{Build, Question, VCPUS_TRIED};
-use super::{Answer, Change, log, tpm};
+use super::{Answer, Change, log, tdx, tpm};
 use crate::event_log::{self, Tcb};
 use crate::predict::linux::{LOW_MEMORY_MIB, rewritten};
 use crate::predict::snp::{
@@ -419,4 +419,24 @@ fn names_the_first_event_that_differs() {
     assert_eq!(shorter[0].event, None);
     let longer = compare(&[&plain[..], &[(4, sha256(b"a shell"))]].concat()).divergences;
     assert_eq!((longer[0].position, longer[0].expected.clone()), (4, None));
+}
+
+#[test]
+fn explains_rtmrs_by_kernel_and_command_line() {
+    let files = Files::new();
+    let releases = files.releases();
+    let explain = |register, observed| tdx::explain(register, &observed, &releases, &[]).causes;
+    let image = rewritten(&kernel(), Some(INITRD.len()), 512).unwrap();
+    let memory_mib = Some(512);
+    for separator in [true, false] {
+        let rtmr1 = predict::rtmr1(&image, separator).unwrap();
+        let cause = Change::SetupHeader { memory_mib };
+        assert_eq!(explain(tdx::Register::Rtmr1, rtmr1), [[cause]]);
+    }
+    let line = [CMDLINE, b" initrd=initrd"].concat();
+    let rtmr2 = predict::rtmr2(&line, Some(INITRD));
+    assert_eq!(explain(tdx::Register::Rtmr2, rtmr2), [[Change::NoNul]]);
+    let nothing = [] as [Vec<Change>; 0];
+    assert_eq!(explain(tdx::Register::Rtmr2, [1; 48]), nothing);
+    assert_eq!(explain(tdx::Register::Mrtd, [1; 48]), nothing);
 }

@@ -24,6 +24,13 @@ fn sample() -> Manifest {
             data_blocks: 9,
             mount: Some("/private".into()),
         }),
+        volumes: vec![PersistentVolume {
+            name: "data".into(),
+            key: Resource::parse("kbs:///demo/data/key").unwrap(),
+            mount: "/var/lib/app".into(),
+            data_blocks: 16384,
+            epoch: 1,
+        }],
         container: Container {
             root: ContainerRoot::Rootfs,
             argv: vec!["/bin/demo".into()],
@@ -63,6 +70,27 @@ fn sample() -> Manifest {
             stop_grace_seconds: 10,
         },
     }
+}
+
+impl PersistentVolume {
+    fn named(&self, name: &str) -> Self {
+        let name = name.into();
+        Self {
+            name,
+            ..self.clone()
+        }
+    }
+}
+
+#[test]
+fn volumes_need_a_broker() {
+    let mut manifest = sample();
+    manifest.broker = None;
+    manifest.boot = None;
+    manifest.container.secrets.clear();
+    assert!(manifest.to_json().is_err());
+    manifest.volumes.clear();
+    manifest.to_json().unwrap();
 }
 
 #[test]
@@ -108,6 +136,16 @@ fn rejects_members_out_of_bounds() {
         ("boot.mount", |m| {
             m.boot.as_mut().unwrap().mount = Some("/a/../b".into())
         }),
+        ("volumes", |m| m.volumes[0].name = "Data".into()),
+        ("volumes", |m| m.volumes[0].data_blocks = 1),
+        ("volumes", |m| m.volumes.push(m.volumes[0].clone())),
+        ("volumes.length", |m| {
+            m.volumes = (0..9)
+                .map(|i| m.volumes[0].named(&format!("v{i}")))
+                .collect();
+        }),
+        ("volumes.mount", |m| m.volumes[0].mount = "data".into()),
+        ("volumes.epoch", |m| m.volumes[0].epoch = 0),
         ("container.argv", |m| m.container.argv = vec!["demo".into()]),
         ("container.argv", |m| m.container.argv.clear()),
         ("container.env", |m| m.container.env = vec!["=x".into()]),
@@ -122,6 +160,23 @@ fn rejects_members_out_of_bounds() {
         ("container.secrets", |m| m.container.tmpfs.clear()),
         ("container.stop_signal", |m| m.container.stop_signal = 0),
         ("container.pids", |m| m.container.pids = 0),
+        ("broker", |m| (m.broker, m.boot) = (None, None)),
+        ("broker.ca.length", |m| {
+            m.broker.as_mut().unwrap().ca.0 = vec![0; 8193]
+        }),
+        ("boot", |m| {
+            m.container.root = ContainerRoot::Boot;
+            m.boot = None;
+        }),
+        ("container.groups.length", |m| {
+            m.container.groups = vec![0; 65]
+        }),
+        ("container.memory", |m| m.container.memory = Some(1 << 44)),
+        ("container.writable", |m| m.container.writable = Some(4095)),
+        ("container.tmpfs.size", |m| m.container.tmpfs[0].size = 0),
+        ("container.tmpfs.mode", |m| {
+            m.container.tmpfs[0].mode = 0o2000
+        }),
     ];
     for (member, change) in changes {
         let mut manifest = sample();

@@ -24,9 +24,15 @@ mod id_block;
 mod legacy;
 mod machine;
 mod metadata;
+mod table;
 mod vmsa;
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod hostile;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,11 @@ mod metadata;
 mod mrtd;
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test data; an overflow fails the test"
+)]
 mod tests;
 
 use sha2::{Digest, Sha256, Sha384};

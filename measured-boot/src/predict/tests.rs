@@ -108,9 +108,12 @@ fn the_digest_ends_where_the_certificates_begin() {
 
 #[test]
 fn a_bad_image_is_refused_with_the_offset() {
-    let offset = |image: &[u8]| match authenticode::digest::<Sha256>(image).unwrap_err() {
-        Error::Kernel { offset, .. } => offset,
-        other => panic!("{other}"),
+    let offset = |image: &[u8]| {
+        let error = authenticode::digest::<Sha256>(image).unwrap_err();
+        let Error::Kernel { offset, .. } = error else {
+            panic!("{error}")
+        };
+        offset
     };
     assert_eq!(offset(b"\x7fELF"), 0);
     assert_eq!(offset(b""), 0);

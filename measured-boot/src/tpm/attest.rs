@@ -1,9 +1,50 @@
-//! What a quote says, and who signed it.
+//! What a quote says, and who signed it: for the verifier.
 
-use alloc::vec::Vec;
+use super::wire::{Malformed, Reader};
 
-use super::wire::{Malformed, Reader, Selection};
-use super::{ALG_RSASSA, ALG_SHA256};
+/// `TPM_ALG_SHA256`.
+pub const ALG_SHA256: u16 = 0x000b;
+const ALG_RSASSA: u16 = 0x0014;
+
+/// All 24 registers of the SHA-256 bank: the only selection we quote or accept.
+pub const ALL_PCRS: Selection = Selection {
+    bank: ALG_SHA256,
+    mask: 0x00ff_ffff,
+};
+
+/// Registers of one bank, bit n for PCR n (Part 2 section 10.6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// `TPM_ALG_ID` of the bank.
+    pub bank: u16,
+    /// The selected registers; those above 31 are refused.
+    pub mask: u32,
+}
+
+impl Selection {
+    /// A whole `TPML_PCR_SELECTION` (Part 2 section 10.9.7).
+    fn read_list(reader: &mut Reader<'_>) -> Result<Vec<Self>, Malformed> {
+        let mut list = Vec::new();
+        for _ in 0..reader.u32()? {
+            let bank = reader.u16()?;
+            let [size] = reader.array()?;
+            let mut mask = 0;
+            for (index, octet) in reader.bytes(size.into())?.iter().enumerate() {
+                let octet = u32::from(*octet);
+                match (index, octet) {
+                    (0, _) => mask |= octet,
+                    (1, _) => mask |= octet << 8,
+                    (2, _) => mask |= octet << 16,
+                    (3, _) => mask |= octet << 24,
+                    (_, 0) => {}
+                    _ => return Err(Malformed("got a selection of a PCR above 31")),
+                }
+            }
+            list.push(Self { bank, mask });
+        }
+        Ok(list)
+    }
+}
 
 /// `TPM_GENERATED_VALUE`: first in everything a TPM signs about itself, and
 /// refused in what it signs for others (Part 2 section 6.2).

@@ -2,10 +2,12 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{
-    Ak, Attest, Error, Transport, create_ak, extend, flush, quote, read_pcrs, rsassa_signature,
+    Ak, Attest, Error, Transport, create_ak, extend, flush, pcr_digest, quote, read_pcrs,
+    rsassa_signature,
 };
 
 /// Answers from a list, then not at all; keeps what it was sent.
@@ -67,7 +69,7 @@ fn commands_are_the_bytes_of_the_specification() {
     flush(
         &mut tpm,
         Ak {
-            handle: 0x8000_0000,
+            handle: [0x80, 0, 0, 0],
             public_der: Vec::new(),
         },
     )
@@ -85,7 +87,7 @@ fn commands_are_the_bytes_of_the_specification() {
         [0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x65, 0x80, 0, 0, 0]
     );
     let read = [
-        0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0xff, 0xff,
+        0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 0x0b, 3, 1, 0, 0,
     ];
     assert_eq!(tpm.sent[2], read);
 }
@@ -167,49 +169,78 @@ fn pcr_answer(counter: u32, bank: u16, octets: [u8; 3], digests: &[u8], size: u1
     frame(0x8001, 0, &body)
 }
 
+/// The answer to a request for one register.
+fn register(pcr: u8, value: u8) -> Vec<u8> {
+    let [first, second, third, _] = (1_u32 << pcr).to_le_bytes();
+    pcr_answer(7, 0x0b, [first, second, third], &[value], 32)
+}
+
+/// All registers, each full of its number.
+fn registers() -> Vec<Vec<u8>> {
+    (0..24).map(|pcr| register(pcr, pcr)).collect()
+}
+
+fn script(answers: &[Vec<u8>]) -> Script {
+    let answers: Vec<_> = answers.iter().map(Vec::as_slice).collect();
+    Script::new(&answers)
+}
+
 #[test]
-fn registers_are_put_together_from_parts_of_one_moment() {
-    let low = |counter| pcr_answer(counter, 0x0b, [0xff, 0, 0], &[0, 1, 2, 3, 4, 5, 6, 7], 32);
-    let odd = |counter| pcr_answer(counter, 0x0b, [0, 0xff, 0xfe], &[8; 15], 32);
-    let rest = |counter| pcr_answer(counter, 0x0b, [0, 0, 1], &[16], 32);
-    let mut tpm = Script::new(&[&low(1), &odd(1), &rest(1)]);
-    let pcrs = read_pcrs(&mut tpm).unwrap();
+fn registers_are_read_in_order() {
+    let pcrs = read_pcrs(&mut script(&registers())).unwrap();
     assert_eq!(
-        (pcrs[0], pcrs[7], pcrs[15], pcrs[16]),
-        ([0; 32], [7; 32], [8; 32], [16; 32])
+        pcrs,
+        core::array::from_fn(|pcr| [u8::try_from(pcr).unwrap(); 32])
     );
+}
+
+#[test]
+fn a_quote_of_other_values_than_were_read_is_no_quote() {
+    let ak = Ak {
+        handle: [0x80, 0, 0, 0],
+        public_der: Vec::new(),
+    };
+    let quoted = |pcrs: &super::Pcrs| {
+        let message = [&b"message"[..], &pcr_digest(pcrs)].concat();
+        let size = u16::try_from(message.len()).unwrap().to_be_bytes();
+        with_session(&[&size[..], &message, b"signature"].concat())
+    };
+    let mut pcrs = core::array::from_fn(|pcr| [u8::try_from(pcr).unwrap(); 32]);
+    let good = quoted(&pcrs);
+    pcrs[23] = [0; 32];
+    let moved = quoted(&pcrs);
 
     // One moves in between: all are read again.
-    let mut tpm = Script::new(&[&low(1), &odd(1), &rest(2), &low(2), &odd(2), &rest(2)]);
-    assert_eq!(read_pcrs(&mut tpm), Ok(pcrs));
-    let answers: Vec<_> = (0..100)
-        .flat_map(|n| [low(n), odd(n), rest(n + 1)])
-        .collect();
-    let answers: Vec<_> = answers.iter().map(Vec::as_slice).collect();
-    assert_eq!(read_pcrs(&mut Script::new(&answers)), Err(Error::Moving));
+    let answers = [registers(), vec![moved.clone()], registers(), vec![good]].concat();
+    let parts = quote(&mut script(&answers), &ak, &[0; 32]).unwrap();
+    assert_eq!(parts.pcrs[23], [23; 32]);
+    assert_eq!(parts.signature, b"signature");
+    let answers = [registers(), vec![moved]].concat();
+    let answers: Vec<_> = (0..100).flat_map(|_| answers.clone()).collect();
+    let mut tpm = script(&answers);
+    assert_eq!(quote(&mut tpm, &ak, &[0; 32]), Err(Error::Moving));
+    assert_eq!(tpm.sent.len(), 8 * 25);
 }
 
 #[test]
 fn rejects_registers_that_were_not_asked_for() {
-    let low = pcr_answer(1, 0x0b, [0xff, 0, 0], &[0; 8], 32);
     for (name, answer) in [
-        ("none, forever", pcr_answer(1, 0x0b, [0, 0, 0], &[], 32)),
-        ("the same again", low.clone()),
-        ("another bank", pcr_answer(1, 4, [0, 0xff, 0], &[0; 8], 20)),
-        (
-            "a digest too few",
-            pcr_answer(1, 0x0b, [0, 0xff, 0], &[0; 7], 32),
-        ),
+        ("none", pcr_answer(1, 0x0b, [0, 0, 0], &[], 32)),
+        ("another", register(1, 0)),
+        ("more", pcr_answer(1, 0x0b, [3, 0, 0], &[0; 2], 32)),
+        ("another bank", pcr_answer(1, 4, [1, 0, 0], &[0], 20)),
+        ("a digest too few", pcr_answer(1, 0x0b, [1, 0, 0], &[], 32)),
         (
             "a digest too many",
-            pcr_answer(1, 0x0b, [0, 0xff, 0], &[0; 9], 32),
+            pcr_answer(1, 0x0b, [1, 0, 0], &[0; 2], 32),
         ),
         (
-            "digests of another size",
-            pcr_answer(1, 0x0b, [0, 0xff, 0], &[0; 8], 20),
+            "a digest of another size",
+            pcr_answer(1, 0x0b, [1, 0, 0], &[0], 20),
         ),
+        ("a longer digest", pcr_answer(1, 0x0b, [1, 0, 0], &[0], 33)),
     ] {
-        let verdict = read_pcrs(&mut Script::new(&[&low, &answer]));
+        let verdict = read_pcrs(&mut Script::new(&[&answer]));
         assert!(
             matches!(verdict, Err(Error::Malformed { .. })),
             "{name}: {verdict:?}"
@@ -219,7 +250,8 @@ fn rejects_registers_that_were_not_asked_for() {
 
 #[test]
 fn twenty_thousand_mutated_answers_do_not_panic() {
-    let all = pcr_answer(1, 0x0b, [0xff; 3], &[9; 24], 32);
+    let mut all = registers();
+    let first = all.remove(0);
     let message = include_bytes!("../../tests/vectors/quote_rsa.msg");
     let signature = include_bytes!("../../tests/vectors/quote_rsa.sig");
     let size = u16::try_from(message.len()).unwrap().to_be_bytes();
@@ -236,7 +268,7 @@ fn twenty_thousand_mutated_answers_do_not_panic() {
     };
     let mut refused = 0;
     for round in 0..20_000 {
-        let mut answer = [&all[..], &quoted, created][round % 3].to_vec();
+        let mut answer = [&first[..], &quoted, created][round % 3].to_vec();
         for _ in 0..=random(3) {
             let at = random(answer.len());
             match random(4) {
@@ -252,8 +284,13 @@ fn twenty_thousand_mutated_answers_do_not_panic() {
             answer[2..6].copy_from_slice(&size);
         }
         let failed = match round % 3 {
-            0 => read_pcrs(&mut Script::new(&[&answer])).is_err(),
-            1 => quote(&mut Script::new(&[&all, &answer]), &ak, &[0; 32]).is_err(),
+            0 => read_pcrs(&mut script(&[&[answer.clone()], &all[..]].concat())).is_err(),
+            1 => quote(
+                &mut script(&[&registers()[..], &[answer.clone()]].concat()),
+                &ak,
+                &[0; 32],
+            )
+            .is_err(),
             _ => create_ak(&mut Script::new(&[&answer])).is_err(),
         };
         refused += u32::from(failed);

@@ -38,7 +38,11 @@ fn recorded() -> (SecretKey, Value) {
 
 /// What a KBS does with a resource: encrypts it to the JWK of `/attest`.
 pub(crate) fn encrypt(plaintext: &[u8], jwk: &Value) -> String {
-    let coordinate = |name: &str| decode::<32>(jwk[name].as_str().unwrap()).unwrap().into();
+    let coordinate = |name: &str| {
+        decode::<32>(jwk[name].as_str().unwrap(), name)
+            .unwrap()
+            .into()
+    };
     let point = Sec1Point::from_affine_coordinates(&coordinate("x"), &coordinate("y"), false);
     let ephemeral = secret_key().unwrap();
     let public = ephemeral.public_key().to_sec1_point(false);
@@ -73,7 +77,7 @@ pub(crate) fn encrypt(plaintext: &[u8], jwk: &Value) -> String {
 }
 
 fn code(jwe: &Value, key: &SecretKey) -> Code {
-    decrypt(jwe.to_string().as_bytes(), key).unwrap_err().code()
+    decrypt(jwe.to_string().as_bytes(), key).unwrap_err().code
 }
 
 #[test]
@@ -103,7 +107,7 @@ fn rejects_the_other_algorithms_of_a_stock_broker() {
         let handshake = handshakes.iter().find(|h| h["kind"] == kind).unwrap();
         let jwe = handshake["resource_response"].as_str().unwrap();
         assert_eq!(
-            decrypt(jwe.as_bytes(), &key).unwrap_err().code(),
+            decrypt(jwe.as_bytes(), &key).unwrap_err().code,
             expected,
             "{kind}"
         );
@@ -186,7 +190,7 @@ fn rejects_other_members() {
     }
     let twice = jwe.to_string().replacen('{', "{\"tag\":\"\",", 1);
     assert_eq!(
-        decrypt(twice.as_bytes(), &key).unwrap_err().code(),
+        decrypt(twice.as_bytes(), &key).unwrap_err().code,
         Code::BrokerProtocol
     );
 }
@@ -246,7 +250,7 @@ fn survives_mutations() {
         jwe["protected"] = Base64UrlUnpadded::encode_string(mutant).into();
         match decrypt(jwe.to_string().as_bytes(), &key) {
             Ok(secret) => assert_eq!(secret.expose(), PLAINTEXT),
-            Err(error) => behind_the_header += i32::from(error.to_string().contains("tag")),
+            Err(error) => behind_the_header += i32::from(error.cause.contains("tag")),
         }
     });
     assert!(behind_the_header > 0, "{behind_the_header}");

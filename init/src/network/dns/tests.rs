@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::thread;
 use std::vec::Vec;
 
-use super::{encode, lookup, parse, question, resolve};
+use super::{encode, parse, question, resolve};
 use crate::network::deadline::Deadline;
 use crate::network::tests::mutate;
 
@@ -155,12 +155,12 @@ fn asks_until_somebody_answers() {
         socket.send_to(&message, client).unwrap();
     });
     let deadline = Deadline::after(Duration::from_secs(5));
-    let addresses = lookup(&servers, "broker.example", deadline).unwrap();
+    let addresses = resolve(&servers, "broker.example", deadline).unwrap();
     assert_eq!(addresses, [Ipv4Addr::new(192, 0, 2, 1)]);
     thread.join().unwrap();
 
     let deadline = Deadline::after(Duration::from_millis(50));
-    assert!(lookup(&[address(&silent)], "broker.example", deadline).is_err());
+    assert!(resolve(&[address(&silent)], "broker.example", deadline).is_err());
 }
 
 #[test]

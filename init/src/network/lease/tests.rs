@@ -46,15 +46,13 @@ fn server(script: &'static [&'static [(u8, u8)]]) -> (SocketAddrV4, JoinHandle<(
 }
 
 fn client(server: SocketAddrV4) -> Client {
-    Client::between(MAC, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), server).unwrap()
+    Client::open(MAC, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), server).unwrap()
 }
 
 fn acquire(script: &'static [&'static [(u8, u8)]]) -> Result<Lease, std::string::String> {
     let (address, thread) = server(script);
     let deadline = Deadline::after(Duration::from_millis(2500));
-    let lease = client(address)
-        .acquire(deadline)
-        .map_err(|e| std::format!("{e}"));
+    let lease = client(address).acquire(deadline).map_err(|e| e.cause);
     thread.join().unwrap();
     lease
 }

@@ -15,16 +15,27 @@ const REPORT: usize = 1184;
 const REPORT_VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
 const MEASUREMENT: std::ops::Range<usize> = 0x90..0xc0;
 
-/// `TCG_PCR_EVENT` of a crypto-agile log: PCR, type EV_NO_ACTION, SHA-1 of zeros.
-const LOG_START: [u8; 28] = {
-    let mut start = [0; 28];
-    start[4] = 3;
+/// `TCG_PCR_EVENT` that begins a crypto-agile log, behind its register: type
+/// EV_NO_ACTION, and zeros for a digest.
+const LOG_START: [u8; 24] = {
+    let mut start = [0; 24];
+    start[0] = 3;
     start
 };
+
+/// Bytes of a quote's header (Intel "DCAP Quote Generation Library", A.3), its
+/// `TEE_TYPE` for TDX, and where registers are in the TD report behind it.
+const QUOTE_HEADER: usize = 48;
+const TEE_TDX: [u8; 4] = [0x81, 0, 0, 0];
+const REGISTERS: [usize; 3] = [136, 376, 424];
+/// Version 5 has type and size of the report before it.
+const QUOTE_BODY_DESCRIPTOR: usize = 6;
 
 pub(super) enum Observed {
     LaunchDigest(LaunchDigest),
     Pcrs(Vec<(u8, [u8; 32])>),
+    /// MRTD, RTMR1 and RTMR2.
+    Td([[u8; 48]; 3]),
     /// An event log, not yet read.
     Log(Vec<u8>),
 }
@@ -51,15 +62,20 @@ impl Observed {
             let evidence = TpmEvidence::parse(file)?;
             return Ok(Self::Pcrs((0..).zip(evidence.quote.pcrs).collect()));
         }
-        // A log begins with an event without an action, of register 0.
-        if file.starts_with(&LOG_START) {
+        if file
+            .get(4..)
+            .is_some_and(|file| file.starts_with(&LOG_START))
+        {
             return Ok(Self::Log(file.to_vec()));
+        }
+        if let Some(registers) = quote_registers(file) {
+            return Ok(Self::Td(registers));
         }
         let version = file.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
         let is_report = version.is_some_and(|version| REPORT_VERSIONS.contains(&version));
         ensure!(
             is_report && file.len() == REPORT,
-            "cannot tell what was observed: got {} bytes, expected a SEV-SNP report ({REPORT} bytes, version 2 to 5), 96 hexadecimal digits, the JSON of a TPM's evidence, or an event log",
+            "cannot tell what was observed: got {} bytes, expected a SEV-SNP report ({REPORT} bytes, version 2 to 5), a TDX quote (version 4 or 5), 96 hexadecimal digits, the JSON of a TPM's evidence, or an event log",
             file.len()
         );
         let digest = file.get(MEASUREMENT).and_then(<[u8]>::first_chunk);
@@ -68,6 +84,23 @@ impl Observed {
             None => bail!("cannot read report: it has no measurement"),
         }
     }
+}
+
+/// MRTD, RTMR1 and RTMR2 of a TDX quote of version 4 or 5; nothing of it is
+/// verified.
+fn quote_registers(file: &[u8]) -> Option<[[u8; 48]; 3]> {
+    let body = match file.first_chunk()? {
+        [4, 0] => QUOTE_HEADER,
+        [5, 0] => QUOTE_HEADER.checked_add(QUOTE_BODY_DESCRIPTOR)?,
+        _ => return None,
+    };
+    if file.get(4..8) != Some(&TEE_TDX) {
+        return None;
+    }
+    let report = file.get(body..)?;
+    let register = |offset: usize| report.get(offset..)?.first_chunk().copied();
+    let [mrtd, rtmr1, rtmr2] = REGISTERS.map(register);
+    Some([mrtd?, rtmr1?, rtmr2?])
 }
 
 /// `4=HEX,9=HEX`.

@@ -37,8 +37,11 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<SnpValues> {
-    let described = options.machine.describe()?;
-    let table = HashTable::new(&image.kernel, &image.initrd, &image.cmdline);
+    let (described, table) = rayon::join(
+        || options.machine.describe(),
+        || HashTable::new(&image.kernel, &image.initrd, &image.cmdline),
+    );
+    let described = described?;
     let launch = described
         .firmware
         .launch(Some(&table), described.vmm)

@@ -1,7 +1,7 @@
 //! `predict --tee tdx`: MRTD and the RTMRs.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use measured_boot::base16;
@@ -65,7 +65,7 @@ pub(super) fn values(
 
 /// RTMR0 of the log, if the log is of this firmware: the variables in it are an
 /// event that is computed here, not believed.
-fn read_log(path: &PathBuf, firmware: &[u8]) -> Result<TdxLog> {
+fn read_log(path: &Path, firmware: &[u8]) -> Result<TdxLog> {
     let shown = path.display();
     let bytes = image::read(path)?;
     let log = event_log::parse(&bytes).with_context(|| format!("cannot read log {shown}"))?;

@@ -188,13 +188,13 @@ impl Random {
 fn no_mutated_firmware_panics() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut read, mut refused) = (0, 0);
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         let file = random.mutant();
         match Firmware::read(&file) {
             Ok(firmware) => {
                 read += 1;
                 let total: u64 = firmware.sections().map(|(.., size)| size).sum();
-                assert!(total <= 64 << 20);
+                assert!(total <= 8 << 20);
                 let hashes = SectionKind::KernelHashes;
                 let has_hashes = firmware.sections().any(|(kind, ..)| kind == hashes);
                 let kernel = launch(&file, true);
@@ -210,7 +210,7 @@ fn no_mutated_firmware_panics() {
         }
     }
     // Both happen often, so that neither half of the test is empty.
-    assert!(read > 2000 && refused > 2000, "{read} {refused}");
+    assert!(read > 1000 && refused > 1000, "{read} {refused}");
 }
 
 #[test]

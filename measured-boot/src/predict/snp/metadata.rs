@@ -1,37 +1,26 @@
 //! What a firmware says of itself: the GUIDed table at its end, and the SEV
 //! metadata that the table points to.
 //!
-//! Layout: `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm` (the table),
-//! `OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm` (the sections). The table is
-//! read backwards from 32 bytes before the end of the file; each entry is
-//! followed by its size and GUID, and the table by its own.
+//! Layout: `OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm`.
 //!
 //! VMMs read these bytes more loosely than this module. Where they would differ
 //! among themselves (a section over another, entries twice, sizes that do not
 //! add up) the file is refused, because no one digest could be predicted.
 
+use super::table::{Entry, Table, first_u32, guid};
 use super::{Error, PAGE};
 
 /// The largest firmware: QEMU maps at most 8 MiB of flash below 4 GiB.
 pub const MAX_FIRMWARE: usize = 8 << 20;
 
 const FOUR_GIB: u64 = 1 << 32;
-/// The reset vector lies behind the table.
-const RESET_VECTOR: usize = 32;
-/// Size and GUID of an entry.
-const ENTRY: usize = 18;
 /// `OvmfSevMetadataHeader`: signature, size, version, number of sections.
 const HEADER: usize = 16;
 /// `OvmfSevMetadataSectionDesc`: address, size, type.
 const DESCRIPTOR: usize = 12;
 /// Bound on the pages of all sections together; OVMF has 32.
-const MAX_SECTION_BYTES: u64 = 64 << 20;
+const MAX_SECTION_BYTES: u64 = 8 << 20;
 
-/// A GUID as it is stored: the first three fields little-endian.
-type Guid = [u8; 16];
-
-/// 96b582de-1fb2-45f7-baea-a366c55a082d
-const TABLE_FOOTER: Guid = guid(0x96b582de_1fb2_45f7_baea_a366c55a082d);
 const RESET_BLOCK: Entry = Entry {
     name: "SEV_ES_RESET_BLOCK",
     guid: guid(0x00f771de_1a7e_4fcb_890e_68c77e2fb44e),
@@ -44,19 +33,6 @@ const METADATA: Entry = Entry {
     name: "OVMF_SEV_META_DATA",
     guid: guid(0xdc886566_984a_4798_a75e_5585a7bf67cc),
 };
-
-#[derive(Clone, Copy)]
-struct Entry {
-    name: &'static str,
-    guid: Guid,
-}
-
-/// Stores a GUID given in the order in which it is written.
-const fn guid(written: u128) -> Guid {
-    let [a, b, c, d, e, f, g, h, rest @ ..] = written.to_be_bytes();
-    let [i, j, k, l, m, n, o, p] = rest;
-    [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p]
-}
 
 /// What a section of the SEV metadata is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,92 +132,12 @@ impl Metadata {
 
 fn check_size(file: &[u8]) -> Result<u64, Error> {
     let size = file.len();
-    if size == 0 || size > MAX_FIRMWARE || size % PAGE != 0 {
+    if size == 0 || size > MAX_FIRMWARE || !size.is_multiple_of(PAGE) {
         let expected = format!("a multiple of {PAGE} bytes, at most {MAX_FIRMWARE}");
         return Err(Error::firmware("size", size, size, expected));
     }
     let size = u64::try_from(size).unwrap_or(FOUR_GIB);
     Ok(FOUR_GIB.saturating_sub(size))
-}
-
-/// The entries of the GUIDed table, with the offset of their data in the file.
-struct Table<'a> {
-    entries: Vec<(Guid, usize, &'a [u8])>,
-}
-
-impl<'a> Table<'a> {
-    fn read(file: &'a [u8]) -> Result<Self, Error> {
-        let end = file.len().saturating_sub(RESET_VECTOR);
-        let footer = end.saturating_sub(ENTRY);
-        let (size, found) = entry_header(file, footer)?;
-        if found != TABLE_FOOTER {
-            let got = crate::base16::encode(&found);
-            let expected = crate::base16::encode(&TABLE_FOOTER);
-            return Err(Error::firmware("GUID of the table", footer, got, expected));
-        }
-        let start = size
-            .checked_sub(ENTRY)
-            .and_then(|data| footer.checked_sub(data))
-            .ok_or_else(|| {
-                let expected = format!("{ENTRY} to {end}");
-                Error::firmware("size of the table", footer, size, expected)
-            })?;
-
-        let mut entries: Vec<(Guid, usize, &[u8])> = Vec::new();
-        let mut cursor = footer;
-        while cursor > start {
-            let room = cursor.saturating_sub(start);
-            let header = cursor.saturating_sub(ENTRY).max(start);
-            let (size, guid) = match room {
-                ENTRY.. => entry_header(file, header)?,
-                _ => (0, [0; 16]),
-            };
-            if size < ENTRY || size > room {
-                let expected = format!("{ENTRY} to {room}");
-                return Err(Error::firmware("size of an entry", header, size, expected));
-            }
-            if entries.iter().any(|(other, ..)| *other == guid) {
-                let got = crate::base16::encode(&guid);
-                return Err(Error::firmware(
-                    "GUID of an entry",
-                    header,
-                    got,
-                    "each GUID once",
-                ));
-            }
-            cursor = cursor.saturating_sub(size);
-            entries.push((guid, cursor, file.get(cursor..header).unwrap_or_default()));
-        }
-        Ok(Self { entries })
-    }
-
-    fn get(&self, entry: Entry) -> Option<(usize, &'a [u8])> {
-        let found = self.entries.iter().find(|(guid, ..)| *guid == entry.guid)?;
-        Some((found.1, found.2))
-    }
-
-    fn find(&self, entry: Entry) -> Result<(usize, &'a [u8]), Error> {
-        let missing = Error::MissingEntry { entry: entry.name };
-        self.get(entry).ok_or(missing)
-    }
-}
-
-fn entry_header(file: &[u8], offset: usize) -> Result<(usize, Guid), Error> {
-    let bytes: Option<&[u8; ENTRY]> = file.get(offset..).and_then(<[u8]>::first_chunk);
-    let Some([low, high, guid @ ..]) = bytes else {
-        return Err(Error::firmware("table", offset, "end of file", "an entry"));
-    };
-    Ok((usize::from(u16::from_le_bytes([*low, *high])), *guid))
-}
-
-fn first_u32(field: &'static str, offset: usize, data: &[u8]) -> Result<u32, Error> {
-    match data.first_chunk() {
-        Some(bytes) => Ok(u32::from_le_bytes(*bytes)),
-        None => {
-            let got = format!("{} bytes", data.len());
-            Err(Error::firmware(field, offset, got, "at least 4 bytes"))
-        }
-    }
 }
 
 fn read_sections(file: &[u8], table: &Table<'_>, below: u64) -> Result<Vec<Section>, Error> {

@@ -9,9 +9,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process;
 
+use init::container::End;
 use init::error::BootError;
 use init::network::Interface;
-use init::supervise::{End, Outcome};
+use init::supervise::Outcome;
 use init::tpm::Tpm;
 use init::{attestation, console, halt, latch, mounts, network};
 use measured_boot::base16;

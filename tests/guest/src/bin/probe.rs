@@ -11,7 +11,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::process::{Command, exit};
 use std::time::{Duration, Instant};
@@ -36,6 +36,7 @@ fn main() {
             digest(path);
         }
         ["secrets", paths @ ..] => secrets(paths),
+        ["volume", path] => volume(path),
         ["canaries", paths @ ..] => {
             paths.iter().for_each(|path| digest(path));
             let secret = std::env::var("SECRET").unwrap_or_default();
@@ -286,6 +287,39 @@ fn digest(path: &str) {
         }
         Err(error) => println!("probe: digest {path} failed {error}"),
     }
+}
+
+/// Blocks of the file that [`volume`] writes, and bytes in each.
+const BLOCKS: u64 = 256;
+const BLOCK: usize = 4096;
+
+/// Writes a file if it is not there; otherwise reads it block by block and says
+/// how many blocks are as they were written, cannot be read, and are altered.
+fn volume(path: &str) {
+    let pattern = |number: u64| number.to_be_bytes().repeat(BLOCK / 8);
+    let Ok(mut file) = fs::File::open(path) else {
+        let content: Vec<u8> = (1..=BLOCKS).flat_map(pattern).collect();
+        let written = fs::File::create_new(path)
+            .and_then(|mut file| file.write_all(&content).and_then(|()| file.sync_all()));
+        return report("volume write", written);
+    };
+    let blocks: Vec<&str> = (1..=BLOCKS)
+        .zip((0..).step_by(BLOCK))
+        .map(|(number, start)| {
+            let mut block = vec![0; BLOCK];
+            let read = file
+                .seek(std::io::SeekFrom::Start(start))
+                .and_then(|_| file.read_exact(&mut block));
+            match read {
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => "failed",
+                Ok(()) if block == pattern(number) => "good",
+                _ => "altered",
+            }
+        })
+        .collect();
+    let [good, failed, altered] = ["good", "failed", "altered"]
+        .map(|state| blocks.iter().filter(|block| **block == state).count());
+    println!("probe: volume {good} good {failed} failed {altered} altered");
 }
 
 fn hex_digest(bytes: &[u8]) -> String {
