@@ -65,7 +65,8 @@ machine_of_log if input.tdx.quote.body.rtmr_0 in query_reference_value("rtmr_0")
 # was enrolled before. Without the last, any software TPM would do.
 executables := 3 if {
 	registers := query_reference_value("tpm_registers")
-	count(registers) > 0
+	is_object(registers)
+	registers != {}
 	every name, accepted in registers {
 		input.tpm[name] in accepted
 	}
@@ -76,8 +77,10 @@ hardware := 2 if {
 }
 
 configuration := 2 if {
-	some build in query_reference_value("tpm_firmware")
-	count(build) > 0
+	builds := query_reference_value("tpm_firmware")
+	is_array(builds)
+	some build in builds
+	build != {}
 	every name, value in build {
 		input.tpm[name] == value
 	}

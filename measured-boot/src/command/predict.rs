@@ -6,6 +6,7 @@ mod tdx;
 mod tpm;
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -83,28 +84,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let (snp, (tdx, tpm)) = rayon::join(snp, || rayon::join(tdx, tpm));
     let (snp, tdx, tpm) = (snp?, tdx?, tpm?);
-    if arguments.json {
-        if let Some(values) = &tdx {
-            println!("{}", serde_json::to_string_pretty(values)?);
-        }
-        if let Some(values) = &tpm {
-            println!("{}", serde_json::to_string_pretty(values)?);
-        }
-    } else {
-        if let Some(values) = &tdx {
-            tdx::print(&image, values);
-        }
-        if let Some(values) = &tpm {
-            tpm::print(&image, values, memory);
-        }
-    }
     if let Some(reference) = &mut reference {
         reference.snp = snp.or(reference.snp.take());
-        reference.tdx = tdx.or(reference.tdx.take());
-        reference.tpm = tpm.or(reference.tpm.take());
+        reference.tdx = tdx.clone().or(reference.tdx.take());
+        reference.tpm = tpm.clone().or(reference.tpm.take());
     }
     if let (Some(folder), Some(reference)) = (&arguments.out, &reference) {
         write(folder, reference)?;
+    }
+    // A reader that went away is an error, not a panic.
+    let mut out = io::stdout().lock();
+    if let Some(values) = &tdx {
+        if arguments.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(values)?)?;
+        } else {
+            tdx::print(&mut out, &image, values)?;
+        }
+    }
+    if let Some(values) = &tpm {
+        if arguments.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(values)?)?;
+        } else {
+            tpm::print(&mut out, &image, values, memory)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `predict --tee tdx`: MRTD and the RTMRs.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -100,30 +101,40 @@ fn read_log(path: &Path, firmware: &[u8]) -> Result<TdxLog> {
     })
 }
 
-pub(super) fn print(image: &Image, values: &TdxValues) {
-    println!("TDX registers of {}", image.name);
-    println!("\nassumed, since no file tells it:");
+pub(super) fn print(out: &mut impl Write, image: &Image, values: &TdxValues) -> Result<()> {
+    writeln!(out, "TDX registers of {}", image.name)?;
+    writeln!(out, "\nassumed, since no file tells it:")?;
     for line in &values.assumptions {
-        println!("  {line}");
+        writeln!(out, "  {line}")?;
     }
-    println!("\nfirmware: sha256 {}", base16::encode(&values.firmware.0));
+    writeln!(
+        out,
+        "\nfirmware: sha256 {}",
+        base16::encode(&values.firmware.0)
+    )?;
     let names = ["RTMR0", "RTMR1", "RTMR2", "RTMR3"];
     let rtmrs = names.iter().zip(&values.rtmrs);
     for (name, register) in std::iter::once((&"MRTD", &values.mrtd)).chain(rtmrs) {
         match register {
             Register::Predicted { values, covers } => {
-                println!("{name}: predicted: {covers}");
+                writeln!(out, "{name}: predicted: {covers}")?;
                 for value in values {
-                    println!("  {}", base16::encode(&value.0));
+                    writeln!(out, "  {}", base16::encode(&value.0))?;
                 }
             }
-            Register::Pinned { covers } => println!("{name}: pinned: {covers}"),
-            Register::Ignored { reason } => println!("{name}: ignored: {reason}"),
+            Register::Pinned { covers } => writeln!(out, "{name}: pinned: {covers}")?,
+            Register::Ignored { reason } => writeln!(out, "{name}: ignored: {reason}")?,
         }
     }
     for log in &values.logs {
         for (rtmr, value) in &log.rtmrs {
-            println!("log {}: RTMR{rtmr} {}", log.name, base16::encode(&value.0));
+            writeln!(
+                out,
+                "log {}: RTMR{rtmr} {}",
+                log.name,
+                base16::encode(&value.0)
+            )?;
         }
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `predict --tee tpm`: the PCRs.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -30,33 +31,43 @@ pub(super) fn values(
     Ok(predict::tpm(&image.payload()?, memory, profiles)?)
 }
 
-pub(super) fn print(image: &Image, values: &TpmValues, memory: LowMemory) {
-    println!("PCRs of {} (SHA-256 bank)", image.name);
-    println!("\nassumed, since no file tells it:");
-    println!("  a q35 machine of QEMU with OVMF, Secure Boot off");
+pub(super) fn print(
+    out: &mut impl Write,
+    image: &Image,
+    values: &TpmValues,
+    memory: LowMemory,
+) -> Result<()> {
+    writeln!(out, "PCRs of {} (SHA-256 bank)", image.name)?;
+    writeln!(out, "\nassumed, since no file tells it:")?;
+    writeln!(out, "  a q35 machine of QEMU with OVMF, Secure Boot off")?;
     if image.uki.is_some() {
-        println!("  the UKI is the boot loader of a disk; nothing lies beside it");
+        writeln!(
+            out,
+            "  the UKI is the boot loader of a disk; nothing lies beside it"
+        )?;
     } else {
-        println!("  \" initrd=initrd\" follows the command line");
-        println!(
+        writeln!(out, "  \" initrd=initrd\" follows the command line")?;
+        writeln!(
+            out,
             "  the kernel is the file as it is, or has its setup header filled for {memory} of memory below 4 GiB"
-        );
+        )?;
     }
-    println!();
+    writeln!(out)?;
     for (pcr, register) in &values.pcrs {
         match register {
             Register::Predicted { values, covers } => {
-                println!("PCR {pcr}: predicted: {covers}");
+                writeln!(out, "PCR {pcr}: predicted: {covers}")?;
                 for value in values {
-                    println!("  {}", base16::encode(&value.0));
+                    writeln!(out, "  {}", base16::encode(&value.0))?;
                 }
             }
-            Register::Pinned { covers } => println!("PCR {pcr}: pinned: {covers}"),
-            Register::Ignored { reason } => println!("PCR {pcr}: ignored: {reason}"),
+            Register::Pinned { covers } => writeln!(out, "PCR {pcr}: pinned: {covers}")?,
+            Register::Ignored { reason } => writeln!(out, "PCR {pcr}: ignored: {reason}")?,
         }
     }
-    println!("\npinned to one of:");
+    writeln!(out, "\npinned to one of:")?;
     for profile in &values.firmware {
-        println!("  {}", profile.name);
+        writeln!(out, "  {}", profile.name)?;
     }
+    Ok(())
 }

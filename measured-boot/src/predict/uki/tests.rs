@@ -146,7 +146,7 @@ fn refuses_what_the_stub_would_not_start_as_predicted() {
         (
             "section table at offset 0x0: got no .linux",
             section(4, 0),
-            b".",
+            b"x",
         ),
         (
             "section table at offset 0x0: got no .initrd",
