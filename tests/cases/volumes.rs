@@ -251,6 +251,7 @@ fn earlier_epoch(parts: &Parts) -> Result<Verdict> {
     let scene = Scene::new(parts)?;
     let mut spec = scene.site.spec(&["volume", "/data/file"])?;
     spec.private.clear();
+    spec.version = 2;
     spec.tables = table("data", 2);
     let image = scene.site.enrolled(&spec)?;
     let mut machine = scene.site.machine(&image)?;
