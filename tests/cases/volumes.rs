@@ -131,8 +131,24 @@ impl Scene {
         Ok(out)
     }
 
+    /// The next version of the image, around the init of `parts`, with the
+    /// volume in another epoch.
+    fn build_next(&self, parts: &Parts, epoch: u64) -> Result<PathBuf> {
+        let mut spec = self.site.spec(&["volume", "/data/file"])?;
+        spec.private.clear();
+        spec.version = 2;
+        spec.tables = table("data", epoch);
+        let image = self.site.build(&spec, &parts.init)?;
+        self.site.enroll(&spec, &image)?;
+        Ok(image)
+    }
+
     fn machine(&self) -> Result<Machine> {
-        let mut machine = self.site.machine(&self.image)?;
+        self.next_machine(&self.image)
+    }
+
+    fn next_machine(&self, image: &Path) -> Result<Machine> {
+        let mut machine = self.site.machine(image)?;
         machine.disks.push(disk("data", &self.disk));
         Ok(machine)
     }
@@ -229,19 +245,20 @@ fn second_boot_with(parts: &Parts, attack: fn(&Written) -> Result<()>) -> Result
 }
 
 fn second_boot_report(parts: &Parts, attack: fn(&Written) -> Result<()>) -> Result<Report> {
-    let scene = Scene::new(parts)?;
+    // Written by the product, so that there is a tag for every block.
+    let scene = Scene::new(product()?)?;
     scene.write()?;
     // The owner's own view tells where the file is.
     let plain = scene.image.with_file_name("plain.ext4");
-    let product = &artifacts()?.product;
-    let mut extract = scene.volume(product, "extract", "data", &plain)?;
+    let mut extract = scene.volume(product()?, "extract", "data", &plain)?;
     run(extract.arg(&scene.disk))?;
     let first = find(&plain, &1u64.to_be_bytes().repeat(512))? / 4096;
     attack(&Written {
         disk: scene.disk.clone(),
         first,
     })?;
-    let report = boot(&scene.machine()?)?;
+    let image = scene.build_next(parts, 1)?;
+    let report = boot(&scene.next_machine(&image)?)?;
     expect_exit(&report, 0)?;
     Ok(report)
 }
@@ -249,14 +266,8 @@ fn second_boot_report(parts: &Parts, attack: fn(&Written) -> Result<()>) -> Resu
 /// The owner raised the epoch and made a new volume; the host keeps the old one.
 fn earlier_epoch(parts: &Parts) -> Result<Verdict> {
     let scene = Scene::new(parts)?;
-    let mut spec = scene.site.spec(&["volume", "/data/file"])?;
-    spec.private.clear();
-    spec.version = 2;
-    spec.tables = table("data", 2);
-    let image = scene.site.enrolled(&spec)?;
-    let mut machine = scene.site.machine(&image)?;
-    machine.disks.push(disk("data", &scene.disk));
-    verdict(&boot(&machine)?)
+    let image = scene.build_next(parts, 2)?;
+    verdict(&boot(&scene.next_machine(&image)?)?)
 }
 
 fn two_volumes(parts: &Parts, swap: bool) -> Result<Report> {
