@@ -398,14 +398,14 @@ fn every_field() -> Result<()> {
 }
 
 /// A host that answers the kernel's own read of the superblock with another one
-/// than init's: here an init that does not look. `interleave_sectors` decides
-/// where the kernel looks for tags.
+/// than init's: here an init that does not look. A shorter journal moves the
+/// place where the kernel looks for tags.
 fn superblock_changed_later() -> Result<()> {
     let table = defences::read()?;
     let mutant = mutation::build("volume-superblock", &table.mutation["volume-superblock"])?;
     let scene = Scene::new(&mutant)?;
     let file = fs::File::options().write(true).open(&scene.disk)?;
-    file.write_all_at(&[14], 4096 + 9)?;
+    file.write_all_at(&[1], 4096 + 12)?;
     scene.stops(&scene.machine()?, "E_VOLUME_SUPERBLOCK")
 }
 
