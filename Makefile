@@ -1,5 +1,5 @@
 # Everything is done by the scripts; `make help` lists what there is.
-.PHONY: help run test soak check build init kernel demo reproduce tcb bench clean
+.PHONY: help run test check build init kernel demo reproduce tcb bench clean
 .DEFAULT_GOAL := help
 export SOURCE_DATE_EPOCH := 0
 
@@ -11,9 +11,6 @@ run: ## build everything, boot the demo, show its output (make can only fail wit
 
 test: ## run all tests, with real boots in QEMU, OVMF and swtpm
 	@scripts/test
-
-soak: ## run also what `make test` holds back
-	@scripts/test --all
 
 check: ## formatting, lints, dependencies, kernel options, house rules
 	@scripts/check

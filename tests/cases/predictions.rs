@@ -123,8 +123,7 @@ fn section(image: &Path, name: &str) -> Result<PathBuf> {
     let file = image.join("section");
     let uki = image.join("image.efi");
     run(Command::new("objcopy")
-        .args(["-O", "binary", "--set-section-flags"])
-        .arg(format!("{name}=alloc"))
+        .args(["-O", "binary"])
         .arg(format!("--only-section={name}"))
         .arg(uki)
         .arg(&file))?;
