@@ -35,9 +35,9 @@ fn compare(arguments: &Arguments) -> Result<bool> {
     let differences = diff::images(&a.borrowed(), &b.borrowed())
         .with_context(|| format!("{}, {}", a.image.name, b.image.name))?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&differences))?);
+        say!("{}", serde_json::to_string_pretty(&as_json(&differences))?);
     } else {
-        print(&differences);
+        print(&differences)?;
     }
     Ok(differences.is_empty())
 }
@@ -58,22 +58,23 @@ fn as_json(differences: &[Difference]) -> serde_json::Value {
     json!({ "equal": list.is_empty(), "differences": list })
 }
 
-fn print(differences: &[Difference]) {
+fn print(differences: &[Difference]) -> Result<()> {
     if differences.is_empty() {
-        println!("no measured byte differs");
+        say!("no measured byte differs");
     }
     let mut last = None;
     for difference in differences {
         let part = difference.part;
         if last != Some(part) {
-            println!("{part} ({})", part.measured_by());
+            say!("{part} ({})", part.measured_by());
             last = Some(part);
         }
-        println!("  {}", difference.place);
+        say!("  {}", difference.place);
         for (side, value) in [("a", &difference.a), ("b", &difference.b)] {
-            println!("    {side}: {}", value.as_deref().unwrap_or("(not there)"));
+            say!("    {side}: {}", value.as_deref().unwrap_or("(not there)"));
         }
     }
+    Ok(())
 }
 
 struct Files {

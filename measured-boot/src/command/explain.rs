@@ -82,9 +82,9 @@ fn explain(arguments: &Arguments) -> Result<bool> {
     );
     if arguments.json {
         let values: Vec<_> = explained.iter().map(Explained::as_json).collect();
-        println!("{}", serde_json::to_string_pretty(&values)?);
+        say!("{}", serde_json::to_string_pretty(&values)?);
     } else {
-        explained.iter().for_each(Explained::print);
+        explained.iter().try_for_each(Explained::print)?;
     }
     Ok(explained.iter().all(|one| !one.answer.causes.is_empty()))
 }
@@ -113,9 +113,9 @@ fn explain_log(bytes: &[u8], releases: &[Release<'_>], arguments: &Arguments) ->
             .collect();
         let value =
             json!({ "log_of": whose, "matching": compared.matching, "divergences": divergences });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        say!("{}", serde_json::to_string_pretty(&value)?);
     } else {
-        println!(
+        say!(
             "event log of a {whose}: {} events of the image are as predicted",
             compared.matching
         );
@@ -125,18 +125,18 @@ fn explain_log(bytes: &[u8], releases: &[Release<'_>], arguments: &Arguments) ->
             let event = event.map_or_else(nothing, |(offset, text)| {
                 format!("at offset {offset:#x}: {text}")
             });
-            println!("{}, event {}, {event}", one.register, one.position);
-            println!(
+            say!("{}, event {}, {event}", one.register, one.position);
+            say!(
                 "  got:      {}",
                 one.got.as_deref().unwrap_or("nothing known")
             );
-            println!(
+            say!(
                 "  expected: {}",
                 one.expected.as_deref().unwrap_or("no further event")
             );
         }
         if compared.divergences.is_empty() {
-            println!("no event of the predicted registers differs");
+            say!("no event of the predicted registers differs");
         }
     }
     Ok(compared.divergences.iter().all(|one| one.got.is_some()))
@@ -266,26 +266,26 @@ impl Explained {
         }
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let Self {
             name,
             value,
             answer,
         } = self;
-        println!("{name} {value}");
+        say!("{name} {value}");
         match answer.causes.as_slice() {
-            [] => println!("  nothing fits"),
-            [cause] if cause.is_empty() => println!("  is the predicted value"),
+            [] => say!("  nothing fits"),
+            [cause] if cause.is_empty() => say!("  is the predicted value"),
             causes => {
                 for (index, cause) in causes.iter().enumerate() {
                     let word = if index == 0 { "because" } else { "or because" };
                     let changes: Vec<_> = cause.iter().map(ToString::to_string).collect();
-                    println!("  {word} {}", changes.join(", and "));
+                    say!("  {word} {}", changes.join(", and "));
                 }
             }
         }
         let tried = answer.candidates();
-        println!("  tried {tried} candidates:");
+        say!("  tried {tried} candidates:");
         for level in &answer.levels {
             let word = if level.changes == 1 {
                 "change"
@@ -296,12 +296,13 @@ impl Explained {
                 changes,
                 candidates,
             } = level;
-            println!("    {candidates:>9} with {changes} {word} to the prediction");
+            say!("    {candidates:>9} with {changes} {word} to the prediction");
         }
         let of: Vec<_> = (answer.alternatives.iter())
             .map(|(what, number)| format!("{number} {what}"))
             .collect();
-        println!("  alternatives: {}", of.join(", "));
+        say!("  alternatives: {}", of.join(", "));
+        Ok(())
     }
 
     fn as_json(&self) -> Value {

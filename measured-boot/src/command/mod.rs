@@ -1,5 +1,13 @@
 //! One module for each subcommand, and what they read and write alike.
 
+/// Prints a line. A reader that went away is an error, not a panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($text)*)?
+    }};
+}
+
 pub(crate) mod diff;
 pub(crate) mod explain;
 mod image;

@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             "registers": registers,
             "events": events,
         }))?;
-        println!("{text}");
+        say!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
     let said = if arguments.tcb.is_some() {
@@ -74,18 +74,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         " (by its banks; say --tcb for another)"
     };
-    println!(
+    say!(
         "log of a {}{said}, {} events, bank {bank}",
         tcb_name(tcb),
         log.events.len()
     );
     for event in &log.events {
-        println!("{}", event_line(event, tcb, bank));
+        say!("{}", event_line(event, tcb, bank));
     }
     for bank in &banks {
         for (index, value) in &bank.registers {
             let name = tcb.register_name(*index);
-            println!("{} {name}: {}", bank.algorithm, base16::encode(value));
+            say!("{} {name}: {}", bank.algorithm, base16::encode(value));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -53,9 +53,9 @@ pub(super) fn run(image: &Image, options: &Options, json: bool) -> Result<SnpVal
     let identity = options.identity(&digests)?;
     if json {
         let value = as_json(image, &described, &table, &digests, identity);
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        say!("{}", serde_json::to_string_pretty(&value)?);
     } else {
-        print(image, &described, &table, &digests, &identity);
+        print(image, &described, &table, &digests, &identity)?;
     }
     let assumed = assumptions(&described).into_iter();
     let digests = digests.into_iter();
@@ -112,14 +112,14 @@ fn print(
     table: &HashTable,
     digests: &[(u32, LaunchDigest)],
     identity: &[(&'static str, String)],
-) {
-    println!("SEV-SNP launch digest of {}", image.name);
-    println!("\nassumed, since no file tells it:");
+) -> Result<()> {
+    say!("SEV-SNP launch digest of {}", image.name);
+    say!("\nassumed, since no file tells it:");
     for (what, value) in assumptions(described) {
-        println!("  {what:<15} {value}");
+        say!("  {what:<15} {value}");
     }
-    println!("\nmeasured, in this order:");
-    println!(
+    say!("\nmeasured, in this order:");
+    say!(
         "  firmware at {:#x}: {}, sha256 {}, digest of its pages {}",
         described.firmware.address(),
         described.firmware_name,
@@ -127,21 +127,22 @@ fn print(
         described.firmware.digest()
     );
     for (section, address, size) in described.firmware.sections() {
-        println!("  {} at {address:#x}, {size:#x} bytes", kind(section));
+        say!("  {} at {address:#x}, {size:#x} bytes", kind(section));
         if section == SectionKind::KernelHashes {
-            println!("    kernel        {}", base16::encode(&table.kernel));
-            println!("    initrd        {}", base16::encode(&table.initrd));
-            println!("    command line  {}", base16::encode(&table.cmdline));
+            say!("    kernel        {}", base16::encode(&table.kernel));
+            say!("    initrd        {}", base16::encode(&table.initrd));
+            say!("    command line  {}", base16::encode(&table.cmdline));
         }
     }
-    println!("  registers of each vCPU");
-    println!("\nlaunch digest:");
+    say!("  registers of each vCPU");
+    say!("\nlaunch digest:");
     for (vcpus, digest) in digests {
-        println!("  {vcpus:>4} vCPU  {digest}");
+        say!("  {vcpus:>4} vCPU  {digest}");
     }
     for (what, value) in identity {
-        println!("{what}: {value}");
+        say!("{what}: {value}");
     }
+    Ok(())
 }
 
 fn as_json(

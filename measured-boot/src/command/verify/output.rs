@@ -27,25 +27,25 @@ pub(super) fn print(evidence: &str, request: &Request<'_>, table: &Table) -> Res
             "ok": table.holds(),
             "checks": checks,
         });
-        println!("{}", serde_json::to_string_pretty(&verdict)?);
+        say!("{}", serde_json::to_string_pretty(&verdict)?);
         return Ok(());
     }
     for check in &table.checks {
         let word = if check.ok { "ok  " } else { "FAIL" };
-        println!("{word} {}", check.name);
-        println!("       got      {}", check.got);
-        println!("       expected {}", check.expected);
+        say!("{word} {}", check.name);
+        say!("       got      {}", check.got);
+        say!("       expected {}", check.expected);
     }
     let failed = table.checks.iter().filter(|check| !check.ok).count();
     let name = image.name.as_str();
     let version = image.version;
     if table.holds() {
-        println!(
+        say!(
             "{evidence} of {name} version {version}: all {} checks hold",
             table.checks.len()
         );
     } else {
-        println!(
+        say!(
             "{evidence} of {name} version {version}: REFUSED, {failed} of {} checks fail",
             table.checks.len()
         );
