@@ -4,6 +4,8 @@
 //! of nonce, public key and additional evidence. The broker computes it again
 //! from what it received.
 
+pub mod snp;
+pub mod tdx;
 pub mod tpm;
 
 use alloc::format;
@@ -15,6 +17,8 @@ use sha2::{Digest, Sha384};
 
 use crate::manifest::Tee;
 
+pub use self::snp::SnpEvidence;
+pub use self::tdx::TdxEvidence;
 pub use self::tpm::TpmEvidence;
 
 /// The JWE key-agreement algorithm of every key we make (RFC 7518 section 4.6).
