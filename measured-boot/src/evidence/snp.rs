@@ -71,7 +71,7 @@ impl SnpEvidence {
     pub fn to_evidence(&self) -> Evidence {
         let report = report_json(&self.report).unwrap_or_else(|| "null".into());
         let entries = self.certificates.iter().map(|Certificate { kind, der }| {
-            let name = format!("{kind:?}").to_uppercase();
+            let name = format!("{kind:?}").to_ascii_uppercase();
             format!("{{\"cert_type\":\"{name}\",\"data\":{der:?}}}")
         });
         let chain = match &entries.collect::<Vec<_>>()[..] {
