@@ -1,6 +1,12 @@
 //! The KBS protocol's `snp` evidence.
 
+#[cfg(feature = "std")]
+mod received;
+
 use alloc::vec::Vec;
+
+#[cfg(feature = "std")]
+pub use self::received::Error;
 
 /// Bytes of an attestation report of versions 2 to 5 (SEV-SNP Firmware ABI
 /// 56860, table "ATTESTATION_REPORT Structure").

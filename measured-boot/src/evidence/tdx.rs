@@ -1,6 +1,12 @@
 //! The KBS protocol's `tdx` evidence.
 
+#[cfg(feature = "std")]
+mod received;
+
 use alloc::vec::Vec;
+
+#[cfg(feature = "std")]
+pub use self::received::Error;
 
 /// A quote and the log behind its runtime registers; nothing in it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
