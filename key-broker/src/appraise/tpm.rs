@@ -1,66 +1,26 @@
-//! The appraisal of a TPM's evidence: who signed, what was signed, which
-//! enrolled image that is.
+//! A TPM's evidence: by an enrolled key, of a boot that got nothing before.
 
 use measured_boot::base16;
 use measured_boot::evidence::ReportData;
 use measured_boot::evidence::tpm::TpmEvidence;
-use measured_boot::manifest::Image;
 use measured_boot::reference_values::TpmValues;
 use measured_boot::tpm::{ALL_PCRS, Attest, LATCH_PCR, Pcrs, Selection, pcr_digest};
 use measured_boot::verify;
 
+use super::image::{Unknown, identify};
+use super::{Appraised, Context, Failure, Verified, require};
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
+use crate::session::Identity;
 use crate::store::attesters::AkId;
 use crate::store::boots::{Boot, may_release};
-use crate::store::{self, Store};
 
-/// A refusal and, for the log, its cause.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) refusal: Refusal,
-    pub(crate) detail: String,
-}
-
-impl Failure {
-    pub(crate) fn new(refusal: Refusal, detail: impl ToString) -> Self {
-        Self {
-            refusal,
-            detail: detail.to_string(),
-        }
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::new(refusal, refusal.meaning())
-    }
-}
-
-impl From<store::Error> for Failure {
-    fn from(error: store::Error) -> Self {
-        Self::new(Refusal::Internal, error)
-    }
-}
-
-/// Evidence that holds. Made only by [`tpm`].
-#[derive(Debug)]
-pub(crate) struct Appraised {
-    pub(crate) evidence: TpmEvidence,
-    pub(crate) image: Image,
-    pub(crate) ak: AkId,
-    pub(crate) boot: Boot,
-}
-
-/// Appraises `tpm` evidence over `report_data`. Everything compared is left in
-/// `decision`.
-pub(crate) fn tpm(
-    store: &Store,
+pub(super) fn appraise(
     json: &str,
-    report_data: &ReportData,
-    session: &str,
+    context: Context<'_>,
     decision: &mut Decision,
 ) -> Result<Appraised, Failure> {
+    let (store, report_data) = (context.store, context.report_data);
     let evidence =
         TpmEvidence::parse(json.as_bytes()).map_err(|e| Failure::new(Refusal::Evidence, e))?;
     let ak = AkId::of(&evidence.ak_public);
@@ -82,7 +42,12 @@ pub(crate) fn tpm(
     let verified = verified.map_err(|e| Failure::new(refusal(&e), e))?;
     let boot = boot(&evidence.quote.message).ok_or(Refusal::Quote)?;
 
-    let image = identify(store, verified.pcrs(), decision)?;
+    let pcrs = verified.pcrs();
+    let identified = identify(store, |values| Some(compare(values.tpm.as_ref()?, pcrs)), decision)?;
+    let image = match identified {
+        Ok(image) => image,
+        Err(unknown) => return Err(refuse(unknown, decision)),
+    };
     let last = store.released(&ak)?;
     let expected = last.as_ref().map_or_else(
         || "any boot".into(),
@@ -90,7 +55,7 @@ pub(crate) fn tpm(
     );
     let check = Check::new(
         "boot",
-        may_release(last.as_ref(), boot, session),
+        may_release(last.as_ref(), boot, context.session),
         format!(
             "reset count {}, restart count {}",
             boot.reset_count, boot.restart_count
@@ -99,10 +64,9 @@ pub(crate) fn tpm(
     );
     require(decision, check, Refusal::BootLatched)?;
     Ok(Appraised {
-        evidence,
+        verified: Verified::Tpm(Box::new(evidence)),
         image,
-        ak,
-        boot,
+        identity: Identity::Tpm { ak, boot },
     })
 }
 
@@ -183,66 +147,19 @@ fn boot(message: &[u8]) -> Option<Boot> {
     })
 }
 
-/// Finds the enrolled image whose reference values all registers match, and
-/// refuses one below the minimum version.
-fn identify(store: &Store, pcrs: &Pcrs, decision: &mut Decision) -> Result<Image, Failure> {
-    let mut retired = None;
-    let mut closest: Option<(Image, Vec<Check>)> = None;
-    for image in store.images()? {
-        let Some(values) = store.reference_values(&image)?.and_then(|v| v.tpm) else {
-            continue;
-        };
-        let checks = compare(&values, pcrs);
-        let wrong = wrong(&checks);
-        if wrong == 0 {
-            let minimum = store.minimum_version(&image.name)?;
-            if image.version >= minimum {
-                decision.checks.extend(checks);
-                decision.image = Some(image.name.clone());
-                decision.version = Some(image.version);
-                return Ok(image);
-            }
-            retired.get_or_insert((image, minimum, checks));
-        } else if closest
-            .as_ref()
-            .is_none_or(|(_, best)| wrong < self::wrong(best))
-        {
-            closest = Some((image, checks));
-        }
-    }
-    if let Some((image, minimum, checks)) = retired {
-        decision.checks.extend(checks);
-        decision.image = Some(image.name);
-        decision.version = Some(image.version);
-        let version = image.version.to_string();
-        let check = Check::new("version", false, version, format!("at least {minimum}"));
-        decision.checks.push(check);
-        return Err(Refusal::ImageRetired.into());
-    }
-    let Some((image, checks)) = closest else {
-        return Err(Failure::new(Refusal::ImageUnknown, "no image is enrolled"));
-    };
-    let numbered = (0_u32..).zip(&checks);
+/// An image of ours that already has its keys differs in just the latch.
+fn refuse(unknown: Unknown, decision: &mut Decision) -> Failure {
+    let numbered = (0_u32..).zip(&unknown.checks);
     let differing: Vec<_> = numbered
         .filter(|(_, c)| !c.ok)
         .map(|(pcr, _)| pcr)
         .collect();
-    let latched = differing == [u32::from(LATCH_PCR)];
-    let differing: Vec<_> = differing.iter().map(|pcr| format!("PCR {pcr}")).collect();
-    let detail = format!(
-        "closest is {} version {}; not as expected: {}",
-        image.name,
-        image.version,
-        differing.join(", ")
-    );
-    decision.checks.extend(checks);
-    // An image of ours that already has its keys differs in just this register.
-    let refusal = if latched {
-        Refusal::BootLatched
-    } else {
-        Refusal::ImageUnknown
+    let refusal = match differing == [u32::from(LATCH_PCR)] {
+        true => Refusal::BootLatched,
+        false => Refusal::ImageUnknown,
     };
-    Err(Failure::new(refusal, detail))
+    let names: Vec<_> = differing.iter().map(|pcr| format!("PCR {pcr}")).collect();
+    unknown.refuse(refusal, &names, decision)
 }
 
 /// One check for each register, in order.
@@ -251,19 +168,4 @@ fn compare(values: &TpmValues, pcrs: &Pcrs) -> Vec<Check> {
     checks
         .map(|c| Check::new(&c.name, c.ok, c.got, c.expected))
         .collect()
-}
-
-fn wrong(checks: &[Check]) -> usize {
-    checks.iter().filter(|check| !check.ok).count()
-}
-
-/// Notes a check and stops at a failed one.
-pub(crate) fn require(
-    decision: &mut Decision,
-    check: Check,
-    refusal: Refusal,
-) -> Result<(), Failure> {
-    let ok = check.ok;
-    decision.checks.push(check);
-    if ok { Ok(()) } else { Err(refusal.into()) }
 }
