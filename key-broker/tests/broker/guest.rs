@@ -194,6 +194,7 @@ pub(crate) fn put(store: &Store, path: &str, image: &str, tee: Tee) {
     let binding = Binding {
         images: vec![image.into()],
         tee: vec![tee],
+        instance: None,
     };
     let resource = Resource::from_path(path).unwrap();
     store.put(&resource, SECRET, binding, false).unwrap();
