@@ -11,9 +11,17 @@
 
 mod commands;
 mod decisions;
+mod fields;
 mod guest;
+mod heads;
+mod load;
 mod mutations;
+mod process;
+mod restart;
+mod secrets;
 mod server;
+mod single_field;
 mod soft_tpm;
 mod swtpm;
 mod vectors;
+mod wire;
