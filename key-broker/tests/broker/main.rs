@@ -22,6 +22,7 @@ mod secrets;
 mod server;
 mod single_field;
 mod soft_tpm;
+mod stock_client;
 mod swtpm;
 mod vectors;
 mod wire;
