@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct ServeOptions {
     pub sessions: usize,
     /// Where decisions are written down.
     pub log: Log,
+    /// A directory of certificates, CRLs and collateral, beside the store's.
+    pub endorsements: Option<PathBuf>,
 }
 
 impl Default for ServeOptions {
@@ -58,6 +61,7 @@ impl Default for ServeOptions {
             session: Duration::from_secs(300),
             sessions: 4096,
             log: Log::stderr(),
+            endorsements: None,
         }
     }
 }
@@ -85,7 +89,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&store)?));
     let broker = Broker::new(store, options.session, options.sessions, options.log)?;
-    let broker = Arc::new(broker);
+    let broker = Arc::new(broker.with_endorsements(options.endorsements));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -145,11 +149,11 @@ fn router(broker: Arc<Broker>, peer: SocketAddr) -> Router {
     Router::new()
         .route("/kbs/v0/auth", post(auth))
         .route("/kbs/v0/attest", post(attest))
-        .route("/kbs/v0/{plugin}/{*path}", get(plugin))
+        // Without its own HEAD, axum would decide one as a GET and throw the
+        // resource away, after the boot's right to it was used.
+        .route("/kbs/v0/{plugin}/{*path}", get(plugin).head(method))
         .fallback(|client: State<Client>, request: Request| outside(client, request, Refusal::Path))
-        .method_not_allowed_fallback(|client: State<Client>, request: Request| {
-            outside(client, request, Refusal::Method)
-        })
+        .method_not_allowed_fallback(method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Client { broker, peer })
 }
@@ -186,6 +190,10 @@ async fn plugin(State(client): State<Client>, request: Request) -> Response {
         }
     })
     .await
+}
+
+async fn method(client: State<Client>, request: Request) -> Response {
+    outside(client, request, Refusal::Method).await
 }
 
 async fn outside(State(client): State<Client>, request: Request, refusal: Refusal) -> Response {

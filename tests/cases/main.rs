@@ -27,6 +27,7 @@ mod outcomes;
 mod peers;
 mod predictions;
 mod scene;
+mod trustee;
 mod volumes;
 
 use std::process::ExitCode;
@@ -96,6 +97,8 @@ fn main() -> ExitCode {
             defences::matters(&attack, &name, &mutation)
         }));
     }
+    let without = tests::trustee::binary().is_none();
+    trials.push(trial(trustee::NAME.into(), trustee::trustee).with_ignored_flag(without));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

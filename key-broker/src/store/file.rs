@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
@@ -14,6 +15,8 @@ use super::{Error, Store};
 
 /// No file of the store is larger.
 const MAX_FILE: u64 = 1 << 20;
+/// What the name of a file being written begins with.
+const UNFINISHED: &str = ".new-";
 
 impl Store {
     /// The bytes of a file; `None` when there is none.
@@ -67,7 +70,8 @@ impl Store {
             .mode(0o700)
             .create(dir)
             .map_err(Error::io("create", dir))?;
-        let mut file = NamedTempFile::with_prefix_in(".new-", dir)
+        sweep(dir)?;
+        let mut file = NamedTempFile::with_prefix_in(UNFINISHED, dir)
             .map_err(Error::io("create a file in", dir))?;
         file.write_all(bytes).map_err(Error::io("write", &path))?;
         file.as_file()
@@ -91,6 +95,7 @@ impl Store {
     /// Removes a file; `false` when there was none.
     pub(super) fn remove_file(&self, name: &str) -> Result<bool, Error> {
         let path = self.path(name);
+        path.parent().map_or(Ok(()), sweep)?;
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
@@ -122,6 +127,28 @@ impl Store {
     }
 }
 
+/// Removes what writers that were killed left behind, since it may hold a
+/// secret. Whoever writes or removes has the lock, so nothing else is here.
+fn sweep(dir: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("read", dir)(e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(UNFINISHED.as_bytes())
+        {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a file of the administrator's, bounded as those of the store.
 pub(super) fn read_input(path: &Path) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(Error::io("open", path))?;
@@ -133,4 +160,23 @@ pub(super) fn read_input(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(Error::invalid("read", path, "it is larger than 1 MiB"));
     }
     Ok(bytes)
+}
+
+/// The certificates and CRLs of a PEM file, or the file as DER.
+pub(super) fn der_inputs(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    if !bytes.trim_ascii_start().starts_with(b"-----BEGIN ") {
+        return Ok(vec![bytes.to_vec()]);
+    }
+    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
+    let mut all = Vec::new();
+    for section in sections {
+        match section.map_err(|e| e.to_string())? {
+            (SectionKind::Certificate | SectionKind::Crl, der) => all.push(der),
+            (kind, _) => return Err(format!("got a PEM section {kind:?}")),
+        }
+    }
+    match all.is_empty() {
+        true => Err("got PEM without a certificate or CRL".into()),
+        false => Ok(all),
+    }
 }

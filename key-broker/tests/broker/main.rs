@@ -11,9 +11,22 @@
 
 mod commands;
 mod decisions;
+mod explain;
+mod fields;
 mod guest;
+mod hardware;
+mod heads;
+mod load;
 mod mutations;
+mod process;
+mod restart;
+mod secrets;
 mod server;
+mod single_field;
+mod snp;
 mod soft_tpm;
+mod stock_client;
 mod swtpm;
+mod tdx;
 mod vectors;
+mod wire;

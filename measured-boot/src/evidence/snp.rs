@@ -1,5 +1,8 @@
 //! The KBS protocol's `snp` evidence.
 
+#[cfg(feature = "std")]
+mod received;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,6 +10,9 @@ use alloc::vec::Vec;
 use crate::manifest::Tee;
 
 use super::Evidence;
+
+#[cfg(feature = "std")]
+pub use self::received::Error;
 
 /// Bytes of an attestation report of versions 2 to 5 (SEV-SNP Firmware ABI
 /// 56860, table "ATTESTATION_REPORT Structure").

@@ -1,5 +1,8 @@
 //! The KBS protocol's `tdx` evidence.
 
+#[cfg(feature = "std")]
+mod received;
+
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -8,6 +11,9 @@ use base64ct::{Base64, Encoding};
 use crate::manifest::Tee;
 
 use super::Evidence;
+
+#[cfg(feature = "std")]
+pub use self::received::Error;
 
 /// A quote and the log behind its runtime registers; nothing in it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
