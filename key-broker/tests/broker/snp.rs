@@ -265,8 +265,8 @@ fn rejects_another_launch_digest_and_names_the_closest_image() {
     let (_, reply) = site.attest_snp(|report| report.measurement[47] ^= 1);
     site.refused(&reply, "R_LAUNCH_DIGEST", &["launch digest"]);
     let line = site.lines.last();
-    let got = line["checks"].as_array().unwrap().iter();
-    let got = got.filter(|check| check["ok"] == false).next().unwrap();
+    let mut checks = line["checks"].as_array().unwrap().iter();
+    let got = checks.find(|check| check["ok"] == false).unwrap();
     assert_eq!(got["got"].as_str().unwrap().len(), 96);
     // Any of the predicted machines.
     site.granted(&site.attest_snp(|report| report.measurement = [0x12; 48]).1);
