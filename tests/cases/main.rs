@@ -22,10 +22,12 @@ mod channels;
 mod cmdline;
 mod container;
 mod disks;
+mod entropy;
 mod outcomes;
 mod peers;
 mod predictions;
 mod scene;
+mod trustee;
 mod volumes;
 
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let attacks: Vec<Attack> = [
         disks::ATTACKS,
         cmdline::ATTACKS,
+        entropy::ATTACKS,
         attestation::ATTACKS,
         broker::ATTACKS,
         container::ATTACKS,
@@ -94,6 +97,8 @@ fn main() -> ExitCode {
             defences::matters(&attack, &name, &mutation)
         }));
     }
+    let without = tests::trustee::binary().is_none();
+    trials.push(trial(trustee::NAME.into(), trustee::trustee).with_ignored_flag(without));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

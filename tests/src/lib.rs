@@ -18,3 +18,4 @@ pub mod mutation;
 pub mod oci;
 pub mod relay;
 pub mod site;
+pub mod trustee;

@@ -106,6 +106,11 @@ impl Lines {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
+    /// All lines so far, which are then forgotten.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+    }
+
     /// The newest line.
     pub(crate) fn last(&self) -> Value {
         serde_json::from_str(self.text().lines().last().unwrap()).unwrap()
