@@ -197,7 +197,13 @@ fn appraise_tdx(quote: &[u8], request: &Request<'_>, table: &mut Table) -> Resul
         None => None,
     };
     let collateral = files::read(path)?;
-    let Some(verified) = verified(tdx::verify(quote, &collateral, Roots::BUILT_IN, request.now, table)) else {
+    let Some(verified) = verified(tdx::verify(
+        quote,
+        &collateral,
+        Roots::BUILT_IN,
+        request.now,
+        table,
+    )) else {
         return Ok(());
     };
     let freshness = request.freshness.clone();

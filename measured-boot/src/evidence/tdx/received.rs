@@ -93,7 +93,10 @@ mod tests {
             let evidence = parse(&log).unwrap();
             assert_eq!(evidence.quote, quote);
             assert_eq!(evidence.event_log.as_deref(), Some(&[1, 2, 3][..]));
-            for json in [json!({ "quote": text, "cc_eventlog": null }), json!({ "quote": text })] {
+            for json in [
+                json!({ "quote": text, "cc_eventlog": null }),
+                json!({ "quote": text }),
+            ] {
                 assert_eq!(parse(&json).unwrap().event_log, None);
             }
         }

@@ -68,7 +68,8 @@ pub fn matches(report: &[u8], vek: &[u8]) -> bool {
         return false;
     };
     let certified = Tcb::from_certificate(product, &vek);
-    let same_tcb = certified.is_some() && certified == Tcb::from_bytes(product, report.reported_tcb);
+    let same_tcb =
+        certified.is_some() && certified == Tcb::from_bytes(product, report.reported_tcb);
     let same_chip = match key {
         SigningKey::Vcek => {
             let hwid = hwid(&vek, product.hwid_length());
@@ -100,7 +101,10 @@ impl Crl {
         let Some((issuer, from, until)) = crl_outline(der) else {
             return table.refuse("CRL format", "something else", "a CRL with a next update");
         };
-        let signed = roots.snp_roots().iter().any(|root| root.signed_crl_der(der));
+        let signed = roots
+            .snp_roots()
+            .iter()
+            .any(|root| root.signed_crl_der(der));
         let got = format!("a CRL of {issuer}");
         table.require("CRL signature", got, "by a trusted root", signed)?;
         Ok(Self {

@@ -29,8 +29,7 @@ impl Root {
         let signer = Certificate::parse("signer", &self.signer, &mut table)?;
         let name = format!("ARK-{}", self.product);
         table.require("root name", ark.subject(), &name, ark.subject() == name)?;
-        let names =
-            [SigningKey::Vcek, SigningKey::Vlek].map(|key| self.product.signer_name(key));
+        let names = [SigningKey::Vcek, SigningKey::Vlek].map(|key| self.product.signer_name(key));
         let subject = signer.subject();
         let named = names.contains(&subject);
         table.require("signer name", subject, names.join(" or "), named)?;

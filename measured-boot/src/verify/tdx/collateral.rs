@@ -88,8 +88,8 @@ impl Collateral {
     /// It is of another root.
     pub fn check_root(&self, roots: &Roots) -> Result<(), Refused> {
         let table = &mut Table::default();
-        let known = roots.tdx_root(self.issuers()).is_some()
-            || Roots::intel_root_ends(self.issuers());
+        let known =
+            roots.tdx_root(self.issuers()).is_some() || Roots::intel_root_ends(self.issuers());
         table.require("collateral root", "another", "a trusted root", known)
     }
 

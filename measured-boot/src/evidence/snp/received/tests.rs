@@ -37,7 +37,11 @@ fn parse(json: &Value) -> Result<SnpEvidence, Error> {
 fn gives_back_the_very_bytes_of_reports_that_trustees_client_wrote() {
     for name in REPORTS {
         let evidence = parse(&json_of(name)).unwrap();
-        assert_eq!(evidence.report[..], vector(&format!("{name}.bin")), "{name}");
+        assert_eq!(
+            evidence.report[..],
+            vector(&format!("{name}.bin")),
+            "{name}"
+        );
         assert!(evidence.certificates.is_empty());
     }
 }
@@ -50,7 +54,13 @@ fn a_changed_number_is_refused_or_changes_the_bytes() {
         let json = json_of(name);
         let original = parse(&json).unwrap().report;
         for pointer in leaves(&json["attestation_report"], "/attestation_report") {
-            for other in [json!(null), json!(-1), json!(1.5), json!("1"), json!(u64::MAX)] {
+            for other in [
+                json!(null),
+                json!(-1),
+                json!(1.5),
+                json!("1"),
+                json!(u64::MAX),
+            ] {
                 let mut json = json.clone();
                 let leaf = json.pointer_mut(&pointer).unwrap();
                 if *leaf == other {
@@ -112,10 +122,20 @@ fn byte_strings_have_their_length() {
     for member in ["chip_id", "report_data", "host_data", "measurement"] {
         let pointer = format!("/attestation_report/{member}");
         let mut longer = json.clone();
-        longer.pointer_mut(&pointer).unwrap().as_array_mut().unwrap().push(json!(0));
+        longer
+            .pointer_mut(&pointer)
+            .unwrap()
+            .as_array_mut()
+            .unwrap()
+            .push(json!(0));
         assert!(parse(&longer).is_err(), "{member}");
         let mut shorter = json.clone();
-        shorter.pointer_mut(&pointer).unwrap().as_array_mut().unwrap().pop();
+        shorter
+            .pointer_mut(&pointer)
+            .unwrap()
+            .as_array_mut()
+            .unwrap()
+            .pop();
         assert!(parse(&shorter).is_err(), "{member}");
     }
 }
@@ -183,7 +203,10 @@ fn leaves(value: &Value, at: &str) -> Vec<String> {
         }
         Value::Array(items) => {
             let items = items.iter().enumerate();
-            items.map(|(i, value)| (i.to_string(), value)).flat_map(inner).collect()
+            items
+                .map(|(i, value)| (i.to_string(), value))
+                .flat_map(inner)
+                .collect()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![at.to_owned()],
     }
