@@ -32,8 +32,10 @@ pub(super) fn list(store: &Store, json: bool) -> Result<()> {
     }
     for stored in resources {
         let tees: Vec<_> = stored.binding.tee.iter().map(|tee| tee.as_str()).collect();
+        let instance = stored.binding.instance.as_ref();
+        let instance = instance.map_or_else(String::new, |id| format!(", instance {id}"));
         lines.push(format!(
-            "resource {}: {} bytes for {} on {}",
+            "resource {}: {} bytes for {} on {}{instance}",
             stored.resource,
             stored.bytes,
             stored.binding.images.join(", "),

@@ -11,9 +11,13 @@
 
 mod commands;
 mod decisions;
+mod explain;
 mod guest;
+mod hardware;
 mod mutations;
 mod server;
+mod snp;
 mod soft_tpm;
 mod swtpm;
+mod tdx;
 mod vectors;
