@@ -25,6 +25,7 @@ mod disks;
 mod outcomes;
 mod peers;
 mod predictions;
+mod processors;
 mod scene;
 mod volumes;
 
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         peers::FACTS,
         volumes::FACTS,
         predictions::FACTS,
+        processors::FACTS,
     ];
     for (name, fact) in facts.concat() {
         trials.push(trial(name.into(), fact));

@@ -30,6 +30,20 @@ pub trait Tee: Send {
     fn report(&mut self, report_data: [u8; 64]) -> Result<(Vec<u8>, Vec<u8>)>;
 }
 
+impl Tee for Box<dyn Tee> {
+    fn name(&self) -> &'static str {
+        self.as_ref().name()
+    }
+
+    fn launch(&mut self, boot: &Boot) -> Result<()> {
+        self.as_mut().launch(boot)
+    }
+
+    fn report(&mut self, report_data: [u8; 64]) -> Result<(Vec<u8>, Vec<u8>)> {
+        self.as_mut().report(report_data)
+    }
+}
+
 type Change<T> = Box<dyn FnMut(&mut T) + Send>;
 
 /// A secure processor of AMD.
