@@ -25,8 +25,8 @@ use crate::manifest::Hex32;
 use crate::reference_values::{FirmwareProfile, PCR_COUNT, Register, TpmValues};
 
 pub use self::firmware::known_firmware;
-pub use self::linux::{LOW_MEMORY_MIB, LowMemory};
-pub use self::tdx::{PageOrder, Td, mrtd, tdx, variables_digest};
+pub use self::linux::{LOW_MEMORY_MIB, LowMemory, rewritten};
+pub use self::tdx::{PageOrder, Td, mrtd, td_events, tdx, variables_digest};
 
 /// What the firmware is given to start.
 #[derive(Clone, Copy, Debug)]

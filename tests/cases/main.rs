@@ -26,6 +26,7 @@ mod entropy;
 mod outcomes;
 mod peers;
 mod predictions;
+mod processors;
 mod scene;
 mod trustee;
 mod volumes;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         peers::FACTS,
         volumes::FACTS,
         predictions::FACTS,
+        processors::FACTS,
     ];
     for (name, fact) in facts.concat() {
         trials.push(trial(name.into(), fact));

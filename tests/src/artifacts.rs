@@ -78,6 +78,19 @@ fn build_all() -> Result<Artifacts> {
     })
 }
 
+/// The product's kernel with the emulated provider of configfs-tsm, built on
+/// first use.
+///
+/// # Errors
+/// A build that failed, with its output.
+pub fn test_kernel() -> Result<PathBuf> {
+    static KERNEL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || output(&mut Command::new(workspace().join("tests/kernel/build")));
+    let folder = KERNEL.get_or_init(|| build().map(Into::into).map_err(|e| format!("{e:#}")));
+    let folder = folder.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?;
+    Ok(folder.join("bzImage"))
+}
+
 /// The command that builds `/init` of a workspace and prints its path.
 pub fn build_init(root: &Path, target: &Path) -> Command {
     let mut command = Command::new(root.join("scripts/build-init"));

@@ -13,6 +13,7 @@
 pub mod artifacts;
 pub mod client;
 pub mod defences;
+pub mod hardware;
 pub mod hostile;
 pub mod mutation;
 pub mod oci;

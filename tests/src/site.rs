@@ -53,6 +53,10 @@ pub struct Spec {
     pub entries: Vec<Entry>,
     /// Whether it is one file, around the stub of Debian's `systemd-boot-efi`.
     pub uki: bool,
+    /// Which evidence its manifest allows.
+    pub tee: &'static str,
+    /// Another kernel than the product's.
+    pub kernel: Option<PathBuf>,
 }
 
 /// How an image finds its broker.
@@ -82,6 +86,8 @@ impl Spec {
             network: None,
             entries: Vec::new(),
             uki: false,
+            tee: "tpm",
+            kernel: None,
         }
     }
 }
@@ -92,6 +98,16 @@ impl Site {
     /// # Errors
     /// A command failed.
     pub fn open(parts: &Parts) -> Result<Self> {
+        let site = Self::with_store(parts, &[])?;
+        site.enroll_tpm(&site.tpm())?;
+        Ok(site)
+    }
+
+    /// Starts a broker whose store was made with these options, and no TPM.
+    ///
+    /// # Errors
+    /// A command failed.
+    pub fn with_store(parts: &Parts, options: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("anchorhold-site-")
             .tempdir()?;
@@ -100,16 +116,14 @@ impl Site {
             parts,
             &["init"],
             &store,
-            &["--name", "10.0.2.2", "--name", "localhost"],
+            &[&["--name", "10.0.2.2", "--name", "localhost"], options].concat(),
         )?;
         let broker = Broker::serve(parts, &store)?;
-        let site = Self {
+        Ok(Self {
             folder,
             parts: parts.clone(),
             broker,
-        };
-        site.enroll_tpm(&site.tpm())?;
-        Ok(site)
+        })
     }
 
     /// The site's folder.
@@ -193,27 +207,24 @@ impl Site {
     pub fn enroll(&self, spec: &Spec, image: &Path) -> Result<()> {
         self.admin(&["enroll"], &[path(&image.join("reference-values.json"))])?;
         if !spec.private.is_empty() {
-            self.put("probe/boot/key", &self.boot_key()?, spec.name)?;
+            self.put_for("probe/boot/key", &self.boot_key()?, spec, &[])?;
         }
         Ok(())
     }
 
     /// Puts a file into the broker, for images of this name on a TPM.
-    pub fn put(&self, resource: &str, file: &Path, image: &str) -> Result<()> {
+    pub fn put(&self, resource: &str, file: &Path, image: &'static str) -> Result<()> {
+        let mut spec = Spec::offline(&[]);
+        spec.name = image;
+        self.put_for(resource, file, &spec, &[])
+    }
+
+    /// Puts a file into the broker, for images of this name and TEE.
+    pub fn put_for(&self, resource: &str, file: &Path, spec: &Spec, more: &[&str]) -> Result<()> {
         let uri = format!("kbs:///{resource}");
-        self.admin(
-            &["put"],
-            &[
-                &uri,
-                "--file",
-                path(file),
-                "--image",
-                image,
-                "--tee",
-                "tpm",
-                "--replace",
-            ],
-        )
+        let arguments = [&uri, "--file", path(file), "--image", spec.name];
+        let tee = ["--tee", spec.tee, "--replace"];
+        self.admin(&["put"], &[&arguments[..], &tee, more].concat())
     }
 
     /// Builds an image around `init`.
@@ -237,7 +248,7 @@ impl Site {
         command.arg("--config").arg(work.join("config.toml"));
         command
             .arg("--kernel")
-            .arg(&artifacts.kernel)
+            .arg(spec.kernel.as_ref().unwrap_or(&artifacts.kernel))
             .arg("--init")
             .arg(init);
         if spec.uki {
@@ -252,8 +263,8 @@ impl Site {
 
     fn config(&self, spec: &Spec, work: &Path) -> Result<String> {
         let mut config = format!(
-            "logs = \"{}\"\n[image]\nname = \"{}\"\nversion = {}\n[attestation]\ntee = [\"tpm\"]\n",
-            spec.logs, spec.name, spec.version
+            "logs = \"{}\"\n[image]\nname = \"{}\"\nversion = {}\n[attestation]\ntee = [\"{}\"]\n",
+            spec.logs, spec.name, spec.version, spec.tee
         );
         if let Some(broker) = &spec.broker {
             fs::write(work.join("ca.pem"), &broker.ca)?;

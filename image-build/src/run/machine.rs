@@ -160,6 +160,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// The firmware.
     pub firmware: Firmware,
+    /// One file in place of the flash chips, as confidential machines have it.
+    pub bios: Option<PathBuf>,
     /// Where the copy of the variables is kept; a temporary file otherwise.
     pub kept_vars: Option<PathBuf>,
     /// Memory in MiB.
@@ -230,6 +232,7 @@ impl Machine {
             cmdline: cmdline.into(),
             disks: Vec::new(),
             firmware: Firmware::default(),
+            bios: None,
             kept_vars: None,
             memory: 1024,
             accel: Accel::default(),
@@ -292,8 +295,10 @@ impl Machine {
             Some(file) => file.clone(),
             None => scratch.path().join("vars.fd"),
         };
-        fs::copy(&self.firmware.vars, &vars)
-            .map_err(host(format!("copy {}", self.firmware.vars.display())))?;
+        if self.bios.is_none() {
+            fs::copy(&self.firmware.vars, &vars)
+                .map_err(host(format!("copy {}", self.firmware.vars.display())))?;
+        }
         let serial_log = match &self.serial_log {
             Some(file) => {
                 let log = fs::File::create(file);
@@ -330,8 +335,10 @@ impl Machine {
 
     fn check_tools(&self) -> Result<(), Error> {
         let mut needed = vec![(Path::new(QEMU), "qemu-system-x86")];
-        needed.push((&self.firmware.code, "ovmf"));
-        needed.push((&self.firmware.vars, "ovmf"));
+        if self.bios.is_none() {
+            needed.push((&self.firmware.code, "ovmf"));
+            needed.push((&self.firmware.vars, "ovmf"));
+        }
         if self.tpm.is_some() {
             needed.push((Path::new("swtpm"), "swtpm"));
             needed.push((Path::new("swtpm_setup"), "swtpm-tools"));
@@ -366,8 +373,11 @@ impl Machine {
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none"])
             .args(["-chardev", "stdio,id=serial,signal=off"])
-            .args(["-serial", "chardev:serial"])
-            .args(firmware_arguments(&self.firmware.code, vars));
+            .args(["-serial", "chardev:serial"]);
+        match &self.bios {
+            Some(file) => command.arg("-bios").arg(file),
+            None => command.args(firmware_arguments(&self.firmware.code, vars)),
+        };
         if self.uki.is_none() {
             command
                 .args([OsStr::new("-kernel"), self.kernel.as_os_str()])
@@ -527,6 +537,10 @@ mod tests {
             "if=none,id=disk0,format=raw,readonly=on,file=/r"
         ));
         assert_eq!(arguments(&machine).last().unwrap(), "-extra");
+        assert!(has(&machine, "if=pflash"));
+        machine.bios = Some("/one-file".into());
+        assert!(!has(&machine, "if=pflash"));
+        assert!(has(&machine, "-bios"));
         let machine = machine.with_disk_file("rootfs", "/other");
         assert!(has(
             &machine,

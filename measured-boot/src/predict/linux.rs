@@ -62,7 +62,10 @@ impl fmt::Display for LowMemory {
 
 /// The kernel file with the setup header that QEMU writes. Without an initrd
 /// the initrd's fields stay as they are in the file, at any memory size.
-pub(crate) fn rewritten(
+///
+/// # Errors
+/// The file has no setup header that QEMU would fill, or the initrd does not fit.
+pub fn rewritten(
     kernel: &[u8],
     initrd_size: Option<usize>,
     memory_mib: u32,

@@ -78,17 +78,14 @@ pub fn tdx(payload: &Payload<'_>, td: &Td<'_>, logs: Vec<TdxLog>) -> Result<TdxV
     let rtmr1 = boots.iter().flat_map(|events| {
         [true, false].map(|separator| {
             let counts = |event: &&Event<Sha384>| {
-                (2..=6).contains(&event.pcr) && (separator || event.by != Measurer::Separator)
+                is_in_rtmr1(event) && (separator || event.by != Measurer::Separator)
             };
             replay(events.iter().filter(counts)).into()
         })
     });
-    // The known versions of systemd-stub do not measure on TDX.
-    let counts =
-        |event: &&Event<Sha384>| (8..=15).contains(&event.pcr) && event.by != Measurer::Stub;
     let rtmr2 = boots
         .iter()
-        .map(|events| replay(events.iter().filter(counts)).into());
+        .map(|events| replay(events.iter().filter(is_in_rtmr2)).into());
     Ok(TdxValues {
         assumptions: assumptions(payload, td),
         firmware: Hex32(digest.into()),
@@ -101,6 +98,31 @@ pub fn tdx(payload: &Payload<'_>, td: &Td<'_>, logs: Vec<TdxLog>) -> Result<TdxV
         ],
         logs,
     })
+}
+
+/// The digests that go into RTMR1 and RTMR2, in order, when the kernel is given
+/// as the file is and OVMF measures its separator there: the first of the values
+/// that [`tdx()`] predicts.
+///
+/// # Errors
+/// See [`Error`].
+pub fn td_events(payload: &Payload<'_>, memory: LowMemory) -> Result<[Vec<[u8; 48]>; 2], Error> {
+    let boots = boot::boots::<Sha384>(payload, memory)?;
+    let events = boots.first().map(Vec::as_slice).unwrap_or_default();
+    let digests = |counts: fn(&&Event<Sha384>) -> bool| {
+        let counted = events.iter().filter(counts);
+        counted.map(|event| event.digest.into()).collect()
+    };
+    Ok([digests(is_in_rtmr1), digests(is_in_rtmr2)])
+}
+
+fn is_in_rtmr1(event: &&Event<Sha384>) -> bool {
+    (2..=6).contains(&event.pcr)
+}
+
+/// The known versions of systemd-stub do not measure on TDX.
+fn is_in_rtmr2(event: &&Event<Sha384>) -> bool {
+    (8..=15).contains(&event.pcr) && event.by != Measurer::Stub
 }
 
 fn rtmr0(logs: &[TdxLog]) -> Register<Hex48> {

@@ -9,7 +9,9 @@
 //!
 //! * [`snp`]: ARK, ASK, ASVK, VCEKs, VLEKs, CRLs and reports.
 //! * [`tdx`]: root, platform CA, PCK, CRLs, collateral and quotes.
+//! * [`host`]: answers a guest's requests for reports, and measures its files.
 
+pub mod host;
 pub mod snp;
 pub mod tdx;
 

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::collateral::Collateral;
 pub use self::quote::Td;
+pub use dcap_qvl::TcbStatus;
 
 use crate::Keys;
 use crate::x509::{Role, Signer, Subject};

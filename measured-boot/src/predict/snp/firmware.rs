@@ -72,6 +72,14 @@ impl Firmware {
         sections.map(|section| (section.kind, section.address, section.size))
     }
 
+    /// Guest physical address of the hash table, where the firmware checks a kernel.
+    pub fn hash_table_address(&self) -> Option<u64> {
+        let offset = u64::try_from(self.metadata.hash_table?).ok()?;
+        let is_page = |section: &&Section| section.kind == SectionKind::KernelHashes;
+        let page = self.metadata.sections.iter().find(is_page)?;
+        page.address.checked_add(offset)
+    }
+
     /// Where the vCPUs but the first start.
     pub(super) fn reset_eip(&self) -> u32 {
         self.metadata.reset_eip

@@ -49,7 +49,7 @@ impl HashTable {
     }
 
     /// The table, with its padding.
-    pub(super) fn bytes(&self) -> [u8; SIZE] {
+    pub fn bytes(&self) -> [u8; SIZE] {
         let mut table = [0; SIZE];
         let entries = [
             (CMDLINE, self.cmdline),

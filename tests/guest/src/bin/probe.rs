@@ -135,11 +135,14 @@ fn attempts() {
     report("write binary", fs::write("/bin/probe", b"x"));
     report("mount tmpfs", mount("tmpfs", "/tmp", "tmpfs"));
     report("mount proc", mount("proc", "/tmp", "proc"));
+    report("mount configfs", mount("configfs", "/tmp", "configfs"));
     report("mknod disk", mknod("/tmp/disk", 254, 0));
     report("mknod in dev", mknod("/dev/disk", 254, 0));
     for node in [
         "tpm0",
         "tpmrm0",
+        "sev-guest",
+        "tdx_guest",
         "vda",
         "vdb",
         "dm-0",
@@ -168,6 +171,8 @@ fn attempts() {
         "/proc/1/environ",
         "/proc/keys",
         "/sys/kernel",
+        "/sys/kernel/config",
+        "/sys/firmware",
         "/proc/config.gz",
         "/proc/timer_list",
     ] {
@@ -198,6 +203,8 @@ fn attempts() {
         "unshare mount",
         nix_call(libc::SYS_unshare, [0x0002_0000, 0, 0, 0]),
     );
+    // Where the emulated processors of test kernels are.
+    report("open COM2", nix_call(libc::SYS_ioperm, [0x2f8, 8, 1, 0]));
     report("ptrace", nix_call(libc::SYS_ptrace, [16, 1, 0, 0]));
     report(
         "personality",

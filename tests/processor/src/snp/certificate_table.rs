@@ -10,7 +10,7 @@ const ENTRY_LEN: usize = 24;
 /// Entries, an entry of zeros, then the certificates.
 ///
 /// # Errors
-/// It would be larger than 4 GiB, or has an ASVK.
+/// It would be larger than 4 GiB.
 pub fn certificate_table(certificates: &[(CertificateKind, &[u8])]) -> Result<Vec<u8>> {
     let entries = certificates.len().saturating_add(1);
     let mut offset = entries.saturating_mul(ENTRY_LEN);
