@@ -5,8 +5,8 @@
 //! console=ttyS0 roothash=<64 lower-case hex> rootblocks=<decimal>[ initrd=initrd]
 //! ```
 //!
-//! The last word is appended by QEMU's direct boot and is part of what the
-//! kernel's EFI stub measures into PCR 9.
+//! The last word is OVMF's in QEMU's direct boot, and part of what the kernel's
+//! EFI stub measures into PCR 9. Later versions of OVMF write it first.
 
 use alloc::format;
 use alloc::string::String;
@@ -17,6 +17,8 @@ use crate::verity::Geometry;
 
 /// What a loader that hands the initrd over by the EFI file protocol appends.
 pub const LOADER_SUFFIX: &str = " initrd=initrd";
+/// The same, in front of the rest, by later versions.
+const LOADER_PREFIX: &str = "initrd=initrd ";
 
 /// A command line that was inside the grammar: each parameter exactly once, in
 /// order, and nothing else.
@@ -46,7 +48,9 @@ impl Cmdline {
     /// What was got and expected at the first word that is unknown, repeated, out
     /// of place, malformed or missing.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut words = text.strip_suffix(LOADER_SUFFIX).unwrap_or(text).split(' ');
+        let loaders = text.strip_suffix(LOADER_SUFFIX);
+        let loaders = loaders.or_else(|| text.strip_prefix(LOADER_PREFIX));
+        let mut words = loaders.unwrap_or(text).split(' ');
         let console = "console=ttyS0";
         expect(words.next(), console, |word| {
             (word == console).then_some(())
@@ -111,10 +115,12 @@ mod tests {
     fn accepts_exactly_what_the_builder_emits() {
         let text = sample().to_string();
         assert_eq!(Cmdline::parse(&text), Ok(sample()));
-        assert_eq!(
-            Cmdline::parse(&format!("{text} initrd=initrd")),
-            Ok(sample())
-        );
+        for text in [
+            format!("{text} initrd=initrd"),
+            format!("initrd=initrd {text}"),
+        ] {
+            assert_eq!(Cmdline::parse(&text), Ok(sample()));
+        }
     }
 
     #[test]
@@ -126,7 +132,9 @@ mod tests {
             format!(" {good}"),
             format!("{good} init=/bin/sh"),
             format!("{good} initrd=initrd initrd=initrd"),
-            format!("initrd=initrd {good}"),
+            format!("initrd=initrd {good} initrd=initrd"),
+            format!("initrd=initrd initrd=initrd {good}"),
+            format!("initrd=initrd  {good}"),
             format!("{good} initrd=other"),
             format!("{good} {good}"),
             format!("{good} rootblocks=70"),

@@ -204,15 +204,22 @@ fn refused(
 
 /// The guest stopped, and the broker's only decisions were these.
 fn refused_with(hardware: &Hardware, report: &Report, codes: &[&str]) -> Result<()> {
-    let stopped = stop_code(report)?;
-    ensure!(
-        stopped == "E_BROKER_REFUSED",
-        "the guest ended with {stopped}"
-    );
+    stopped(report, "E_BROKER_REFUSED")?;
     let decisions = hardware.decisions()?;
     ensure!(
         decisions == codes,
         "the broker decided {decisions:?}, expected {codes:?}"
+    );
+    Ok(())
+}
+
+/// The guest's last line has this code.
+fn stopped(report: &Report, code: &str) -> Result<()> {
+    let got = stop_code(report)?;
+    ensure!(
+        got == code,
+        "the guest ended with {got}, expected {code}; console:\n{}",
+        report.lines().join("\n")
     );
     Ok(())
 }
@@ -311,11 +318,7 @@ fn changed_cmdline(tee: &'static str) -> Result<()> {
         .machine(&rogue)?
         .with_disk_file("boot", genuine.join("boot.img"));
     let report = hardware.boot_on(&machine, processor(tee)?)?;
-    let stopped = stop_code(&report)?;
-    ensure!(
-        stopped == "E_BROKER_REFUSED",
-        "the guest ended with {stopped}"
-    );
+    stopped(&report, "E_BROKER_REFUSED")?;
     measured_otherwise(&hardware)
 }
 
@@ -344,8 +347,7 @@ fn on_the_other() -> Result<()> {
 }
 
 fn no_tee(report: &Report, offered: &str) -> Result<()> {
-    let stopped = stop_code(report)?;
-    ensure!(stopped == "E_TEE_MISSING", "the guest ended with {stopped}");
+    stopped(report, "E_TEE_MISSING")?;
     line(report, &format!("this machine offers {offered}"))?;
     Ok(())
 }
