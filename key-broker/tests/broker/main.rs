@@ -9,6 +9,7 @@
     reason = "a test fails by panicking; clippy exempts only functions marked as tests"
 )]
 
+mod bodies;
 mod commands;
 mod decisions;
 mod fields;
@@ -22,6 +23,7 @@ mod secrets;
 mod server;
 mod single_field;
 mod soft_tpm;
+mod states;
 mod stock_client;
 mod swtpm;
 mod vectors;
