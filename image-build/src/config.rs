@@ -256,12 +256,6 @@ impl Config {
     /// The line and what is wrong there.
     pub fn parse(text: &str) -> Result<Self> {
         let config: Self = toml::from_str(text)?;
-        let tee = &config.attestation.tee;
-        let names: Vec<_> = tee.iter().map(|tee| tee.as_str()).collect();
-        ensure!(
-            config.broker.is_none() || tee == &[Tee::Tpm],
-            "attestation.tee: got {names:?}, expected [\"tpm\"]: this version presents no other evidence to a broker"
-        );
         for secret in &config.container.secret {
             ensure!(
                 secret.path.is_some() != secret.env.is_some(),

@@ -8,10 +8,11 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use measured_boot::manifest::{Manifest, Tee};
 use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 
@@ -161,6 +162,9 @@ pub fn main(args: Args) -> ExitCode {
 
 fn machine(args: Args) -> Result<Machine, Error> {
     let mut machine = Machine::new(&args.image)?;
+    if args.qemu_arg.is_empty() {
+        check_tee(&args.image)?;
+    }
     if let Some(state) = args.tpm_state {
         machine = machine.with_tpm(state);
     }
@@ -188,4 +192,26 @@ fn machine(args: Args) -> Result<Machine, Error> {
         ));
     }
     Ok(machine)
+}
+
+/// The launcher offers a TPM and no hardware TEE; who gives QEMU arguments of
+/// their own may know better.
+pub(crate) fn check_tee(image: &Path) -> Result<(), Error> {
+    let failed = |cause| Error::Image {
+        folder: image.into(),
+        file: "manifest.json",
+        cause,
+    };
+    let json = std::fs::read(image.join("manifest.json")).map_err(failed)?;
+    let manifest =
+        Manifest::parse(&json).map_err(|e| failed(std::io::Error::other(e.to_string())))?;
+    let allowed = &manifest.attestation.tee;
+    if manifest.broker.is_none() || allowed.contains(&Tee::Tpm) {
+        return Ok(());
+    }
+    let names: Vec<_> = allowed.iter().map(|tee| tee.as_str()).collect();
+    Err(Error::Tee {
+        folder: image.into(),
+        allowed: names.join(" and "),
+    })
 }

@@ -3,8 +3,10 @@
 //! Init attests and never judges; the broker appraises.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use measured_boot::code::Code;
+use measured_boot::evidence::{Evidence, ReportData};
 use measured_boot::keys::{BOOT_KEY_SIZE, BootKey, VolumeKey};
 use measured_boot::manifest::{Manifest, Resource, Tee};
 
@@ -13,15 +15,29 @@ use crate::console;
 use crate::container::ReleasedSecret;
 use crate::error::BootError;
 use crate::network::Interface;
+use crate::network::deadline::Deadline;
 use crate::tpm::Tpm;
+use crate::tsm::Tsm;
 
 const STEP: &str = "attestation";
 /// Largest secret, in bytes.
 const MAX_SECRET: usize = 64 * 1024;
+/// For all attempts at evidence together, which must leave time for the rest of
+/// the session with the broker. A TPM may take long to make an RSA key, and a
+/// host may have many guests that want a report at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
 
 /// The TEE device, if the manifest needs one: held until the latch closes it.
 #[derive(Debug)]
-pub struct TeeDevice(Option<Tpm>);
+pub struct TeeDevice(Option<Device>);
+
+/// Where the evidence comes from.
+#[derive(Debug)]
+pub(crate) enum Device {
+    Tpm(Tpm),
+    /// SEV-SNP or TDX.
+    Tsm(Tsm),
+}
 
 /// What the broker released for this boot's evidence.
 #[derive(Debug)]
@@ -36,32 +52,22 @@ pub struct Released {
     pub tee: TeeDevice,
 }
 
-/// Opens the TEE that the manifest allows. A manifest without a broker asks for
+/// Opens the TEE that the manifest allows: a TPM, or whichever of the hardware
+/// TEEs in it the kernel finds itself in. A manifest without a broker asks for
 /// nothing that evidence could buy.
 ///
 /// # Errors
-/// `E_TEE_MISSING`.
+/// `E_TEE_MISSING`; `E_TPM` or `E_TSM` when it is there and cannot be opened.
 pub fn open_tee(manifest: &Manifest) -> Result<TeeDevice, BootError> {
     if manifest.broker.is_none() {
         return Ok(TeeDevice(None));
     }
-    if manifest.attestation.tee != [Tee::Tpm] {
-        let allowed: Vec<_> = manifest
-            .attestation
-            .tee
-            .iter()
-            .map(|t| t.as_str())
-            .collect();
-        let allowed = allowed.join(", ");
-        let cause = format_args!("this machine offers tpm, the manifest allows {allowed}");
-        return Err(BootError::new(
-            Code::TeeMissing,
-            STEP,
-            "choose a TEE",
-            cause,
-        ));
-    }
-    Tpm::open().map(|tpm| TeeDevice(Some(tpm)))
+    // The manifest has a TPM alone or not at all: no TEE is swapped for a weaker one.
+    let device = match &manifest.attestation.tee[..] {
+        [Tee::Tpm] => Device::Tpm(Tpm::open()?),
+        allowed => Device::Tsm(Tsm::open(allowed)?),
+    };
+    Ok(TeeDevice(Some(device)))
 }
 
 /// Proves to the broker what this machine is, and fetches all it is entitled to.
@@ -73,7 +79,7 @@ pub fn obtain_keys(
     tee: TeeDevice,
     interface: Option<&Interface>,
 ) -> Result<Released, BootError> {
-    let (Some(broker), Some(interface), TeeDevice(Some(mut tpm))) =
+    let (Some(broker), Some(interface), TeeDevice(Some(mut device))) =
         (&manifest.broker, interface, tee)
     else {
         return Ok(Released {
@@ -83,9 +89,13 @@ pub fn obtain_keys(
             tee: TeeDevice(None),
         });
     };
-    let session = broker::connect(broker, interface, Tee::Tpm)?;
-    console::progress("attestation: broker authenticated");
-    let evidence = tpm.evidence(&session.report_data())?;
+    let tee = device.tee();
+    let session = broker::connect(broker, interface, tee)?;
+    let (name, seconds) = (tee.as_str(), PATIENCE.as_secs());
+    console::progress(format_args!(
+        "attestation: broker authenticated, evidence of {name} within {seconds} s"
+    ));
+    let evidence = device.evidence(&session.report_data(), Deadline::after(PATIENCE))?;
     let mut attested = session.attest(evidence)?;
     console::progress("attestation: evidence accepted");
 
@@ -105,7 +115,7 @@ pub fn obtain_keys(
         secrets.push(ReleasedSecret { secret, value });
     }
     console::progress("attestation: keys released");
-    let tee = TeeDevice(Some(tpm));
+    let tee = TeeDevice(Some(device));
     Ok(Released {
         boot_key,
         volume_keys,
@@ -130,7 +140,26 @@ fn fetch_key<K>(
 
 impl TeeDevice {
     /// Gives the device up, for the latch.
-    pub(crate) fn into_tpm(self) -> Option<Tpm> {
+    pub(crate) fn into_device(self) -> Option<Device> {
         self.0
+    }
+}
+
+impl Device {
+    fn tee(&self) -> Tee {
+        match self {
+            Self::Tpm(_) => Tee::Tpm,
+            Self::Tsm(tsm) => tsm.tee,
+        }
+    }
+
+    fn evidence(&mut self, data: &ReportData, deadline: Deadline) -> Result<Evidence, BootError> {
+        match self {
+            Self::Tpm(tpm) => {
+                tpm.set_deadline(deadline);
+                tpm.evidence(data)
+            }
+            Self::Tsm(tsm) => tsm.evidence(data, deadline),
+        }
     }
 }

@@ -44,10 +44,10 @@ pub fn read_line(path: &str, limit: usize) -> io::Result<String> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn write(path: &str, value: &str) -> io::Result<()> {
+pub fn write(path: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
-    io::write(file, value.as_bytes()).map(drop)
+    io::write(file, value.as_ref()).map(drop)
 }
 
 /// Names of a directory's entries that start with `prefix`, in no order.

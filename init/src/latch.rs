@@ -2,6 +2,10 @@
 //!
 //! The broker releases keys to a guest whose latch register is zero. Once this
 //! step has passed, no quote of this boot shows zero again, whoever asks for it.
+//!
+//! SEV-SNP has no such register, and Linux 6.12 cannot extend TDX's RTMR3. There
+//! the container's lack of any way to a report is what holds; a broker that
+//! remembers the REPORT_ID of SEV-SNP holds on its own.
 
 use measured_boot::base16;
 use measured_boot::code::Code;
@@ -9,14 +13,15 @@ use measured_boot::tpm::{self, LATCH_EVENT, LATCH_PCR};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::attestation::TeeDevice;
+use crate::attestation::{Device, PATIENCE, TeeDevice};
 use crate::error::BootError;
+use crate::network::deadline::Deadline;
 use crate::tpm::Tpm;
 
 const STEP: &str = "latch";
 
-/// The right to keys has ended: the register was read back with its final value,
-/// or there was no broker to give any.
+/// The right to keys has ended: a TPM's register was read back with its final
+/// value, the entry for reports of SEV-SNP or TDX is gone, or there was no broker.
 #[derive(Debug)]
 pub struct Latched(());
 
@@ -24,11 +29,15 @@ pub struct Latched(());
 ///
 /// # Errors
 /// [`Code::Latch`] when the register was not zero before, or does not hold the
-/// predicted value after; [`Code::Tpm`] when the TPM refuses a command.
+/// predicted value after; [`Code::Tpm`] when the TPM refuses a command,
+/// [`Code::Tsm`] when the entry for reports cannot be removed.
 pub fn close(device: TeeDevice) -> Result<Latched, BootError> {
-    let Some(mut tpm) = device.into_tpm() else {
-        return Ok(Latched(()));
+    let mut tpm = match device.into_device() {
+        None => return Ok(Latched(())),
+        Some(Device::Tsm(tsm)) => return tsm.close().map(Latched),
+        Some(Device::Tpm(tpm)) => tpm,
     };
+    tpm.set_deadline(Deadline::after(PATIENCE));
     let open = [0; 32];
     expect(&mut tpm, "find the latch open", &open)?;
     let event = Sha256::digest(LATCH_EVENT).into();

@@ -31,6 +31,7 @@ pub mod supervise;
 pub mod sys;
 mod tls;
 pub mod tpm;
+pub mod tsm;
 pub mod verity;
 pub mod volumes;
 pub mod workload;

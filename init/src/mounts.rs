@@ -38,6 +38,8 @@ const MOUNTS: &[(&str, &str, MountFlags, &str)] = &[
         "",
     ),
     ("cgroup2", "/sys/fs/cgroup", MountFlags::NODEV, ""),
+    // Reports of SEV-SNP and TDX; no other subsystem is in it.
+    ("configfs", "/sys/kernel/config", MountFlags::NODEV, ""),
 ];
 
 /// Mount points and working directories on our root.

@@ -2,27 +2,34 @@
 //! key apart from whatever else is loaded.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use measured_boot::code::Code;
 use measured_boot::evidence::{Evidence, ReportData, TpmEvidence};
 use measured_boot::tpm::{self, MAX_RESPONSE, Transport};
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::{Errno, read, retry_on_intr, write};
 
+use crate::attestation::PATIENCE;
 use crate::error::BootError;
 use crate::network::deadline::Deadline;
 
 const DEVICE: &str = "/dev/tpmrm0";
 const STEP: &str = "tpm";
-/// For one answer. Making an RSA key takes a discrete TPM up to a minute.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The open device.
 #[derive(Debug)]
-pub struct Tpm(OwnedFd);
+pub struct Tpm {
+    device: OwnedFd,
+    /// For every answer.
+    deadline: Deadline,
+}
+
+/// Whether there is one.
+pub fn is_present() -> bool {
+    rustix::fs::access(DEVICE, Access::EXISTS).is_ok()
+}
 
 impl Tpm {
     /// Opens the device.
@@ -34,11 +41,19 @@ impl Tpm {
         // with no deadline of ours.
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let device = rustix::fs::open(DEVICE, flags, Mode::empty());
-        device.map(Self).map_err(|errno| {
-            let absent = [Errno::NOENT, Errno::NODEV, Errno::NXIO].contains(&errno);
-            let code = if absent { Code::TeeMissing } else { Code::Tpm };
-            BootError::new(code, STEP, format_args!("open {DEVICE}"), errno)
-        })
+        let deadline = Deadline::after(PATIENCE);
+        device
+            .map(|device| Self { device, deadline })
+            .map_err(|errno| {
+                let absent = [Errno::NOENT, Errno::NODEV, Errno::NXIO].contains(&errno);
+                let code = if absent { Code::TeeMissing } else { Code::Tpm };
+                BootError::new(code, STEP, format_args!("open {DEVICE}"), errno)
+            })
+    }
+
+    /// From now on, answers are waited for until `deadline`.
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
     }
 
     /// Quotes every register, bound to `report_data`. The key is gone from the
@@ -64,12 +79,12 @@ impl Transport for Tpm {
     /// One write and one read, each of a whole frame: the driver keeps no
     /// part of a command, and drops what a short read leaves behind.
     fn transact(&mut self, command: &[u8]) -> Result<Vec<u8>, Errno> {
-        if retry_on_intr(|| write(&self.0, command))? != command.len() {
+        if retry_on_intr(|| write(&self.device, command))? != command.len() {
             return Err(Errno::IO);
         }
-        Deadline::after(PATIENCE).wait(&self.0, PollFlags::IN)?;
+        self.deadline.wait(&self.device, PollFlags::IN)?;
         let mut answer = alloc::vec![0; MAX_RESPONSE];
-        let length = retry_on_intr(|| read(&self.0, &mut answer[..]))?;
+        let length = retry_on_intr(|| read(&self.device, &mut answer[..]))?;
         answer.truncate(length);
         Ok(answer)
     }

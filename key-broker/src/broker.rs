@@ -1,27 +1,25 @@
 //! The three decisions of the protocol: a challenge, an attestation, a
 //! resource. Bytes in, bytes out; the server around it only carries them.
 
+mod attest;
+mod release;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use measured_boot::manifest::{Resource, Tee};
 use p256::SecretKey;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use crate::appraise::{self, Failure, require};
-use crate::jwe::TeeKey;
-use crate::log::{Check, Decision, Log, bounded};
-use crate::protocol::{
-    Attestation, COOKIE, Challenge, ERROR_TYPE, ErrorInformation, Request, VERSION,
-};
+use crate::appraise::Failure;
+use crate::log::{Decision, Log, bounded};
+use crate::protocol::{COOKIE, ERROR_TYPE, ErrorInformation, VERSION};
 use crate::refusal::Refusal;
 use crate::session::{Attested, Sessions, fingerprint};
 use crate::store::{self, Store};
-use crate::token;
 
 /// The other names of TEEs in the protocol (kbs-types 0.18).
 const UNSUPPORTED_TEES: &[&str] = &[
@@ -29,8 +27,6 @@ const UNSUPPORTED_TEES: &[&str] = &[
     "az-tdx-vtpm",
     "nvidia",
     "sgx",
-    "snp",
-    "tdx",
     "cca",
     "csv",
     "se",
@@ -57,6 +53,7 @@ pub struct Broker {
     token_key: TokenKey,
     sessions: SessionTable,
     lifetime: Duration,
+    endorsements: Option<PathBuf>,
     log: Log,
 }
 
@@ -97,8 +94,17 @@ impl Broker {
             store,
             sessions: SessionTable(Mutex::new(Sessions::new(lifetime, limit))),
             lifetime,
+            endorsements: None,
             log,
         })
+    }
+
+    /// Looks for certificates, CRLs and collateral in `dir`, too, at each
+    /// attestation.
+    #[must_use]
+    pub fn with_endorsements(mut self, dir: Option<PathBuf>) -> Self {
+        self.endorsements = dir;
+        self
     }
 
     /// `POST /kbs/v0/auth`: opens a session.
@@ -136,172 +142,6 @@ impl Broker {
         let mut decision = decision("http", peer);
         decision.resource = Some(bounded(what));
         self.answer(&decision, Err(refusal.into()))
-    }
-
-    fn challenge(&self, body: &[u8], decision: &mut Decision) -> Result<Reply, Failure> {
-        let request: Request =
-            serde_json::from_slice(body).map_err(|e| Failure::new(Refusal::Request, e))?;
-        decision.tee = Some(bounded(&request.tee));
-        require(
-            decision,
-            Check::equal("version", request.version, VERSION),
-            Refusal::Version,
-        )?;
-        let tee = match request.tee.as_str() {
-            "tpm" => Tee::Tpm,
-            "sample" | "sampledevice" => return Err(Refusal::TeeSample.into()),
-            tee if UNSUPPORTED_TEES.contains(&tee) => return Err(Refusal::TeeUnsupported.into()),
-            _ => return Err(Failure::new(Refusal::Request, "got an unknown tee")),
-        };
-        let opened = self.sessions.lock().open(tee)?;
-        decision.session = Some(fingerprint(&opened.id));
-        let challenge = Challenge {
-            nonce: &opened.nonce,
-            extra_params: "",
-        };
-        Ok(Reply {
-            cookie: Some(self.cookie(&opened.id)),
-            ..json(&challenge)?
-        })
-    }
-
-    fn appraise(
-        &self,
-        cookie: Option<&str>,
-        body: &[u8],
-        decision: &mut Decision,
-    ) -> Result<Reply, Failure> {
-        let id = cookie.ok_or(Refusal::SessionMissing)?;
-        let attestation: Attestation =
-            serde_json::from_slice(body).map_err(|e| Failure::new(Refusal::Request, e))?;
-        let (nonce, tee) = self.sessions.lock().use_nonce(id)?;
-        decision.tee = Some(tee.as_str().into());
-
-        let sent = &attestation.runtime_data;
-        let check = Check::equal("nonce", sent.nonce.as_str(), nonce.as_str());
-        require(decision, check, Refusal::Nonce)?;
-        let key =
-            TeeKey::from_jwk(&sent.tee_pubkey).map_err(|e| Failure::new(Refusal::TeeKey, e))?;
-        if attestation.init_data.is_some() {
-            return Err(Refusal::InitData.into());
-        }
-        let evidence = &attestation.tee_evidence;
-        if !evidence.additional_evidence.is_empty() {
-            return Err(Refusal::AdditionalEvidence.into());
-        }
-        let report_data = sent.tee_pubkey.bind(&nonce).ok_or(Refusal::TeeKey)?;
-        let session = fingerprint(id);
-        let appraised = match tee {
-            Tee::Tpm => appraise::tpm(
-                &self.store,
-                evidence.primary_evidence.get(),
-                &report_data,
-                &session,
-                decision,
-            )?,
-            Tee::Snp | Tee::Tdx => return Err(Refusal::TeeUnsupported.into()),
-        };
-
-        let issued = OffsetDateTime::now_utc();
-        let claims = token::Claims {
-            issued: issued.unix_timestamp(),
-            expires: issued
-                .saturating_add(self.lifetime_signed())
-                .unix_timestamp(),
-            image: &appraised.image,
-            evidence: &appraised.evidence,
-            report_data: &report_data,
-            nonce: &nonce,
-            key: &sent.tee_pubkey,
-        };
-        let token = token::sign(&self.token_key.0, &claims).ok_or(Refusal::Internal)?;
-        let attested = Attested {
-            session,
-            image: appraised.image,
-            tee,
-            ak: appraised.ak,
-            boot: appraised.boot,
-            key,
-            token: Sha256::digest(&token).into(),
-        };
-        self.sessions.lock().attested(id, attested)?;
-        Ok(Reply {
-            cookie: Some(self.cookie(id)),
-            ..json(&serde_json::json!({ "token": token }))?
-        })
-    }
-
-    fn release(
-        &self,
-        cookie: Option<&str>,
-        bearer: Option<&str>,
-        path: &str,
-        decision: &mut Decision,
-    ) -> Result<Reply, Failure> {
-        let attested = self.session(cookie, bearer).ok_or(Refusal::TokenMissing)?;
-        let (image, tee) = (&attested.image, attested.tee);
-        decision.session = Some(attested.session.clone());
-        decision.tee = Some(tee.as_str().into());
-        decision.ak = Some(attested.ak.to_string());
-        decision.image = Some(image.name.clone());
-        decision.version = Some(image.version);
-
-        let resource = Resource::from_path(path).ok_or(Refusal::ResourcePath)?;
-        let (binding, value) = self
-            .store
-            .resource(&resource)?
-            .ok_or(Refusal::ResourceUnknown)?;
-        let bound = binding.images.contains(&image.name);
-        let check = Check::new(
-            "image",
-            bound,
-            image.name.as_str(),
-            binding.images.join(" or "),
-        );
-        require(decision, check, Refusal::ResourceImage)?;
-        let tees: Vec<_> = binding.tee.iter().map(|tee| tee.as_str()).collect();
-        let check = Check::new(
-            "tee",
-            binding.tee.contains(&tee),
-            tee.as_str(),
-            tees.join(" or "),
-        );
-        require(decision, check, Refusal::ResourceTee)?;
-        // The minimum of this moment: it may have been raised since the
-        // session attested. The same holds for the attestation key.
-        let minimum = self.store.minimum_version(&image.name)?;
-        let check = Check::new(
-            "version",
-            image.version >= minimum,
-            image.version.to_string(),
-            format!("at least {minimum}"),
-        );
-        require(decision, check, Refusal::ImageRetired)?;
-        let enrolled = self.store.is_enrolled(&attested.ak)?;
-        let state = if enrolled { "enrolled" } else { "not enrolled" };
-        require(
-            decision,
-            Check::equal("ak", state, "enrolled"),
-            Refusal::AkUnknown,
-        )?;
-
-        let jwe = attested
-            .key
-            .encrypt(value.expose())
-            .map_err(|e| Failure::new(Refusal::Internal, e))?;
-        let reply = json(&jwe)?;
-        // Last, so that a refusal above leaves this boot its right.
-        let claimed = self
-            .store
-            .claim(&attested.ak, attested.boot, &attested.session)?;
-        let check = Check::new(
-            "boot",
-            claimed,
-            format!("reset count {}", attested.boot.reset_count),
-            "a boot that gave resources to no other session",
-        );
-        require(decision, check, Refusal::BootLatched)?;
-        Ok(reply)
     }
 
     /// The cookie's session first, then the token's, as Trustee does.

@@ -1,5 +1,10 @@
 //! The command line: what an administrator does with a store.
 
+mod explain;
+mod list;
+mod serve;
+mod tpm;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -9,16 +14,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use measured_boot::manifest::{Resource, Tee};
+use measured_boot::verify::snp::Product;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use self::explain::Explain;
+use self::tpm::TpmSource;
 use crate::log::Log;
-use crate::server::{ServeOptions, serve};
-use crate::store::attesters::{AkId, Origin};
-use crate::store::resources::{Binding, MAX_VALUE};
+use crate::server::ServeOptions;
+use crate::store::attesters::AkId;
+use crate::store::resources::{Binding, Instance, MAX_VALUE};
 use crate::store::{InitOptions, Store};
-use crate::swtpm;
 
 /// A small key broker that speaks the protocol of Trustee KBS.
 #[derive(Debug, Parser)]
@@ -35,6 +41,9 @@ enum Command {
         dir: PathBuf,
         #[command(flatten)]
         certificate: Certificate,
+        /// For tests: let trust-root trust others than AMD and Intel
+        #[arg(long)]
+        development: bool,
     },
     /// Issue another server certificate under the store's CA
     Renew {
@@ -57,6 +66,9 @@ enum Command {
         /// Kind of TEE whose evidence is accepted for it
         #[arg(long = "tee", required = true)]
         tees: Vec<TeeName>,
+        /// The one instance that may have it: HOST_DATA of SNP (64 digits) or MRCONFIGID of TDX (96)
+        #[arg(long, value_name = "HEX", value_parser = instance)]
+        instance: Option<Instance>,
         /// Replace the value and the binding of one that exists
         #[arg(long)]
         replace: bool,
@@ -114,6 +126,25 @@ enum Command {
     },
     /// Trust a CA to certify attestation keys
     TrustAkCa { dir: PathBuf, certificate: PathBuf },
+    /// What machines must be: minimum firmware, products, chips, TCB statuses
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Keep certificates of VCEKs and VLEKs, CRLs, and collateral of TDX
+    Endorse {
+        dir: PathBuf,
+        /// DER or PEM; a collateral as the JSON of dcap-qvl
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Trust a root that is not the vendor's, in a development store
+    #[command(subcommand)]
+    TrustRoot(TrustRoot),
+    /// Show why a guest was refused
+    Explain {
+        dir: PathBuf,
+        #[command(flatten)]
+        explain: Explain,
+    },
     /// Answer guests
     Serve {
         dir: PathBuf,
@@ -127,7 +158,34 @@ enum Command {
         /// Append decisions here; standard error without it
         #[arg(long)]
         log: Option<PathBuf>,
+        /// Folder with more certificates, CRLs and collateral, read at each attestation
+        #[arg(long, value_name = "DIR")]
+        endorsements: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Set it: JSON or TOML with snp and tdx
+    Set { dir: PathBuf, file: PathBuf },
+    /// Print it as JSON
+    Show { dir: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+enum TrustRoot {
+    /// Of SEV-SNP
+    Snp {
+        dir: PathBuf,
+        /// Milan, Genoa or Turin
+        #[arg(long, value_parser = product)]
+        product: Product,
+        ark: PathBuf,
+        /// The ASK or ASVK that it signed
+        signer: PathBuf,
+    },
+    /// Of TDX
+    Tdx { dir: PathBuf, root: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -138,23 +196,6 @@ struct Certificate {
     /// For how long the server's certificate is valid
     #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
     valid_days: u32,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct TpmSource {
-    /// Public key (SubjectPublicKeyInfo, PEM or DER)
-    #[arg(long)]
-    ak: Option<PathBuf>,
-    /// Certificate and intermediates, up to a trusted CA (see trust-ak-ca)
-    #[arg(long)]
-    ak_cert: Option<PathBuf>,
-    /// Data channel of a running swtpm: a socket's path, or HOST:PORT
-    #[arg(long)]
-    swtpm: Option<String>,
-    /// State directory of a swtpm that does not run
-    #[arg(long)]
-    swtpm_state: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -178,6 +219,16 @@ fn resource(text: &str) -> Result<Resource, String> {
     Resource::parse(text).ok_or_else(|| "expected kbs:///REPOSITORY/TYPE/TAG".into())
 }
 
+fn instance(text: &str) -> Result<Instance, String> {
+    Instance::parse(text).ok_or_else(|| "expected 64 or 96 lower-case hexadecimal digits".into())
+}
+
+fn product(text: &str) -> Result<Product, String> {
+    let mut all = Product::ALL.into_iter();
+    let product = all.find(|product| product.name().eq_ignore_ascii_case(text));
+    product.ok_or_else(|| "expected Milan, Genoa or Turin".into())
+}
+
 fn ak_id(text: &str) -> Result<AkId, String> {
     AkId::parse(text).ok_or_else(|| "expected 64 lower-case hexadecimal digits".into())
 }
@@ -199,8 +250,16 @@ impl Certificate {
 /// What was being done, to what, and why it failed.
 pub fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
-        Command::Init { dir, certificate } => {
-            let store = Store::init(&dir, &certificate.options())?;
+        Command::Init {
+            dir,
+            certificate,
+            development,
+        } => {
+            let options = InitOptions {
+                development,
+                ..certificate.options()
+            };
+            let store = Store::init(&dir, &options)?;
             say(store.ca_path().display())
         }
         Command::Renew { dir, certificate } => {
@@ -212,15 +271,20 @@ pub fn run(arguments: Arguments) -> Result<()> {
             file,
             images,
             tees,
+            instance,
             replace,
         } => {
             let tee = tees.into_iter().map(Tee::from).collect();
-            let binding = Binding { images, tee };
+            let binding = Binding {
+                images,
+                tee,
+                instance,
+            };
             let value = read_secret(&file)?;
             Ok(Store::open(&dir)?.put(&resource, &value, binding, replace)?)
         }
         Command::Remove { dir, resource } => Ok(Store::open(&dir)?.remove(&resource)?),
-        Command::List { dir, json } => list(&Store::open(&dir)?, json),
+        Command::List { dir, json } => list::list(&Store::open(&dir)?, json),
         Command::Enroll {
             dir,
             reference_values,
@@ -239,7 +303,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             min_version,
         } => Ok(Store::open(&dir)?.retire(&name, min_version)?),
         Command::EnrollTpm { dir, source, json } => {
-            let ak = enroll_tpm(&Store::open(&dir)?, source)?;
+            let ak = tpm::enroll(&Store::open(&dir)?, source)?;
             show(
                 json,
                 &serde_json::json!({ "ak": ak }),
@@ -251,12 +315,42 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::TrustAkCa { dir, certificate } => {
             say(Store::open(&dir)?.trust_ak_ca(&certificate)?)
         }
+        Command::Policy(Policy::Set { dir, file }) => {
+            let policy = Store::open(&dir)?.set_platform_policy(&file)?;
+            let products: Vec<_> = policy.snp.products.iter().map(|p| p.name()).collect();
+            say(format!("accepted products of AMD: {}", products.join(", ")))
+        }
+        Command::Policy(Policy::Show { dir }) => {
+            let policy = Store::open(&dir)?.platform_policy()?;
+            say(serde_json::to_string_pretty(&policy)?)
+        }
+        Command::Endorse { dir, files } => {
+            let store = Store::open(&dir)?;
+            for file in files {
+                say(store.endorse(&file)?.join("\n"))?;
+            }
+            Ok(())
+        }
+        Command::TrustRoot(TrustRoot::Snp {
+            dir,
+            product,
+            ark,
+            signer,
+        }) => say(Store::open(&dir)?.trust_snp_root(product, &ark, &signer)?),
+        Command::TrustRoot(TrustRoot::Tdx { dir, root }) => {
+            say(Store::open(&dir)?.trust_tdx_root(&root)?)
+        }
+        Command::Explain { dir, explain } => {
+            Store::open(&dir)?;
+            explain::run(&explain)
+        }
         Command::Serve {
             dir,
             listen,
             port_file,
             session_minutes,
             log,
+            endorsements,
         } => {
             let log = match log {
                 Some(path) => Log::file(&path)
@@ -266,9 +360,15 @@ pub fn run(arguments: Arguments) -> Result<()> {
             let options = ServeOptions {
                 session: Duration::from_secs(session_minutes.saturating_mul(60)),
                 log,
+                endorsements,
                 ..ServeOptions::default()
             };
-            serve_until_signal(Store::open(&dir)?, listen, port_file.as_deref(), options)
+            let store = Store::open(&dir)?;
+            if store.is_development() {
+                // Beside the one line that scripts read.
+                eprintln!("key-broker: development store: evidence of test roots is accepted");
+            }
+            serve::serve_until_signal(store, listen, port_file.as_deref(), options)
         }
     }
 }
@@ -303,68 +403,6 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn enroll_tpm(store: &Store, source: TpmSource) -> Result<AkId> {
-    Ok(match source {
-        TpmSource { ak: Some(path), .. } => store.enroll_ak_file(&path)?,
-        TpmSource {
-            ak_cert: Some(path),
-            ..
-        } => store.enroll_ak_certificate(&path)?,
-        TpmSource {
-            swtpm: Some(address),
-            ..
-        } => store.enroll_ak(&swtpm::ak_of_socket(&address)?, Origin::Tpm)?,
-        TpmSource {
-            swtpm_state: Some(dir),
-            ..
-        } => store.enroll_ak(&swtpm::ak_of_state(&dir)?, Origin::Tpm)?,
-        TpmSource { .. } => {
-            bail!("cannot enroll a TPM: expected one of --ak, --ak-cert, --swtpm, --swtpm-state")
-        }
-    })
-}
-
-fn list(store: &Store, json: bool) -> Result<()> {
-    let (images, resources) = (store.enrolled_images()?, store.resources()?);
-    let attesters = store.attesters()?;
-    if json {
-        let tpms: Vec<_> = attesters
-            .iter()
-            .map(|(ak, origin)| serde_json::json!({ "ak": ak, "origin": origin }))
-            .collect();
-        let all = serde_json::json!({ "images": images, "tpms": tpms, "resources": resources });
-        return say(serde_json::to_string_pretty(&all)?);
-    }
-    let mut lines = Vec::new();
-    for image in images {
-        let state = if image.retired { " (retired)" } else { "" };
-        lines.push(format!(
-            "image    {} version {}{state}",
-            image.name, image.version
-        ));
-    }
-    for (ak, origin) in attesters {
-        lines.push(format!(
-            "tpm      {ak} ({})",
-            format!("{origin:?}").to_lowercase()
-        ));
-    }
-    for stored in resources {
-        let tees: Vec<_> = stored.binding.tee.iter().map(|tee| tee.as_str()).collect();
-        lines.push(format!(
-            "resource {}: {} bytes for {} on {}",
-            stored.resource,
-            stored.bytes,
-            stored.binding.images.join(", "),
-            tees.join(", ")
-        ));
-    }
-    if lines.is_empty() {
-        lines.push("nothing is enrolled and nothing is stored".into());
-    }
-    say(lines.join("\n"))
-}
-
 fn show(json: bool, value: &impl Serialize, text: String) -> Result<()> {
     if json {
         return say(serde_json::to_string(value)?);
@@ -374,49 +412,4 @@ fn show(json: bool, value: &impl Serialize, text: String) -> Result<()> {
 
 fn say(text: impl std::fmt::Display) -> Result<()> {
     writeln!(io::stdout(), "{text}").context("cannot write to standard output")
-}
-
-fn serve_until_signal(
-    store: Store,
-    listen: SocketAddr,
-    port_file: Option<&Path>,
-    options: ServeOptions,
-) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(8)
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen}"))?;
-        let address = listener.local_addr().context("cannot read the address")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-        if let Some(path) = port_file {
-            write_port(path, address.port())?;
-        }
-        say(format!("listening on {address}"))?;
-        tokio::select! {
-            ended = serve(store, listener, options) => Ok(ended?),
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-        }
-    })
-}
-
-/// Renamed into place, so that a waiting script never reads half a number.
-fn write_port(path: &Path, port: u16) -> Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        Some(_) | None => Path::new("."),
-    };
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        writeln!(file, "{port}")?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write the port to {}", path.display()))
 }

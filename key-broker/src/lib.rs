@@ -1,10 +1,10 @@
 //! A small key broker for laptops, tests and small sites.
 //!
 //! It speaks the protocol of Trustee's KBS, so that our init works against
-//! either, and Trustee's client against this one. It verifies `tpm` evidence
-//! itself and releases resources to enrolled images only. Denied is whatever
-//! nobody allowed: there is no trust on first use, no admin API on the network,
-//! no policy language.
+//! either, and Trustee's client against this one. It verifies evidence of a
+//! TPM, of SEV-SNP and of TDX itself, asks nobody on the network, and releases
+//! resources to enrolled images only. Denied is whatever nobody allowed: there
+//! is no trust on first use, no admin API on the network, no policy language.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,6 +22,7 @@
 mod appraise;
 pub mod broker;
 pub mod command;
+pub mod explain;
 pub mod jwe;
 pub mod log;
 pub mod protocol;

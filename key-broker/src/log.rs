@@ -67,6 +67,12 @@ pub struct Decision {
     /// SHA-256 of the attestation key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ak: Option<String>,
+    /// `REPORT_ID` of a SNP guest: one launch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch: Option<String>,
+    /// `HOST_DATA` or `MRCONFIGID`: which instance the host started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// What was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct ServeOptions {
     pub sessions: usize,
     /// Where decisions are written down.
     pub log: Log,
+    /// A directory of certificates, CRLs and collateral, beside the store's.
+    pub endorsements: Option<PathBuf>,
 }
 
 impl Default for ServeOptions {
@@ -58,6 +61,7 @@ impl Default for ServeOptions {
             session: Duration::from_secs(300),
             sessions: 4096,
             log: Log::stderr(),
+            endorsements: None,
         }
     }
 }
@@ -85,7 +89,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&store)?));
     let broker = Broker::new(store, options.session, options.sessions, options.log)?;
-    let broker = Arc::new(broker);
+    let broker = Arc::new(broker.with_endorsements(options.endorsements));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {

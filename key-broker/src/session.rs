@@ -17,6 +17,8 @@ use crate::jwe::TeeKey;
 use crate::refusal::Refusal;
 use crate::store::attesters::AkId;
 use crate::store::boots::Boot;
+use crate::store::launches::ReportId;
+use crate::store::resources::Instance;
 
 /// What a session has proved. Holding one says its evidence was appraised.
 #[derive(Debug)]
@@ -25,16 +27,57 @@ pub struct Attested {
     pub session: String,
     /// Which image runs.
     pub image: Image,
-    /// By evidence of which TEE.
-    pub tee: Tee,
-    /// Which TPM.
-    pub ak: AkId,
-    /// Which boot of it.
-    pub boot: Boot,
+    /// Which machine it runs on, by evidence of which TEE.
+    pub identity: Identity,
+    /// Which platform policy it was appraised by, and with which roots.
+    pub platform: [u8; 32],
     /// For whom resources are encrypted.
     pub key: TeeKey,
     /// SHA-256 of the token.
     pub token: [u8; 32],
+}
+
+/// What tells one launch from another, as far as the TEE tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A boot of a TPM.
+    Tpm {
+        /// Which TPM.
+        ak: AkId,
+        /// Which boot of it.
+        boot: Boot,
+    },
+    /// A launch of a guest by AMD's secure processor.
+    Snp {
+        /// Which launch.
+        report_id: ReportId,
+        /// `HOST_DATA`.
+        instance: Instance,
+    },
+    /// A TD. Nothing in a quote is of one launch alone.
+    Tdx {
+        /// `MRCONFIGID`.
+        instance: Instance,
+    },
+}
+
+impl Identity {
+    /// Whose evidence it is.
+    pub fn tee(&self) -> Tee {
+        match self {
+            Self::Tpm { .. } => Tee::Tpm,
+            Self::Snp { .. } => Tee::Snp,
+            Self::Tdx { .. } => Tee::Tdx,
+        }
+    }
+
+    /// What the host said which instance this is; a TPM is itself one.
+    pub fn instance(&self) -> Option<&Instance> {
+        match self {
+            Self::Tpm { .. } => None,
+            Self::Snp { instance, .. } | Self::Tdx { instance } => Some(instance),
+        }
+    }
 }
 
 enum State {

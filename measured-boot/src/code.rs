@@ -55,6 +55,7 @@ codes! {
     BrokerProtocol "E_BROKER_PROTOCOL" "The broker's answer is not what the protocol allows here.";
     TeeMissing "E_TEE_MISSING" "No TEE that the manifest allows is present.";
     Tpm "E_TPM" "The TPM refused a command or answered outside the specification.";
+    Tsm "E_TSM" "The kernel gave no report of SEV-SNP or TDX, or a malformed one.";
     BrokerRefused "E_BROKER_REFUSED" "The broker refused the evidence or the resource.";
     JweAlgorithm "E_JWE_ALGORITHM" "The resource is encrypted with another algorithm than asked for.";
     JweDecrypt "E_JWE_DECRYPT" "The resource does not decrypt under this session's key.";

@@ -15,6 +15,7 @@ pub mod validate;
 
 mod appraise;
 mod certificate;
+mod roots;
 mod table;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::evidence::{ReportData, TpmEvidence};
 use crate::tpm::{ALL_PCRS, Attest, Malformed, Pcrs, pcr_digest, rsassa_signature};
 
 pub use self::appraise::{Check, appraise};
+pub use self::roots::Roots;
 pub use self::table::{Refused, Table};
 
 /// Smallest key whose signature counts: the size of our template.

@@ -24,6 +24,7 @@ use measured_boot::reference_values::{
 };
 use measured_boot::tpm::{Pcrs, QuoteParts};
 use serde_json::Value;
+use sev::parser::ByteParser;
 
 const DECEMBER_2025: &str = "1764547200";
 
@@ -221,6 +222,44 @@ fn finds_the_certificate_among_several() {
     assert!(text.contains("none: revocation is not checked"), "{text}");
 }
 
+/// What a guest sends, with its certificate in it: no folder is needed.
+#[test]
+fn judges_the_json_that_guests_send() {
+    let bytes = vector("snp/genoa-v5-routex.bin");
+    let report = sev::firmware::guest::AttestationReport::from_bytes(&bytes).unwrap();
+    let auditor = Auditor::new(&snp_values(&bytes));
+    let rest = [
+        "--insecure-any-report-data",
+        "--insecure-no-crl",
+        "--time",
+        DECEMBER_2025,
+    ];
+    let of = |vek: &str| {
+        let vek = vector(&format!("snp/{vek}"));
+        let chain = serde_json::json!([{ "cert_type": "VCEK", "data": vek }]);
+        serde_json::json!({ "attestation_report": report, "cert_chain": chain })
+    };
+    let right = of("genoa-v5-routex.vcek.der").to_string();
+    let right = auditor.write("right.json", right.as_bytes());
+    let output = auditor.verify_file(&right, &rest);
+    assert!(output.status.success(), "{}", stdout(&output));
+    // Another chip's certificate is refused, and one from the folder is used.
+    let other = of("genoa-v3-routex.vcek.der").to_string();
+    let other = auditor.write("other.json", other.as_bytes());
+    let output = auditor.verify_file(&other, &rest);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(failed(&output).contains(&"certificate HWID".to_owned()));
+    let folder = [&rest[..], &["--certificates", "snp"]].concat();
+    assert!(auditor.verify_file(&other, &folder).status.success());
+
+    let quote = Base64::encode_string(&vector("tdx/google.quote-v5.dat"));
+    let json = serde_json::json!({ "quote": quote, "cc_eventlog": null }).to_string();
+    let quote = auditor.write("quote.json", json.as_bytes());
+    let output = auditor.verify_file(&quote, &rest);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("say --collateral"), "{text}");
+}
+
 #[test]
 fn says_what_was_not_given() {
     let auditor = Auditor::new(&values());
@@ -254,7 +293,7 @@ fn says_what_was_not_given() {
         (
             "event-logs/expected-pcrs.json",
             &["--report-data", "00"],
-            "neither of a TPM nor of an Azure VM",
+            "neither of SNP or TDX nor of a TPM or an Azure VM",
         ),
         ("absent", &["--report-data", "00"], "cannot read"),
     ] {
@@ -318,7 +357,7 @@ fn judges_a_quote_of_a_td() {
     assert_eq!(failed(&output), ["RTMR0"]);
     let expired = [&options[..4], &["--time", "1900000000"]].concat();
     let output = auditor.verify("tdx/google.quote-v5.dat", &expired);
-    assert_eq!(failed(&output), ["quote signature, chain and collateral"]);
+    assert_eq!(failed(&output), ["TCB info validity"]);
     let output = auditor.verify("tdx/sgx-phala.quote.dat", &options);
     assert_eq!(failed(&output), ["quote version"]);
 }

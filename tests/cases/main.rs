@@ -22,6 +22,7 @@ mod channels;
 mod cmdline;
 mod container;
 mod disks;
+mod entropy;
 mod outcomes;
 mod peers;
 mod predictions;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let attacks: Vec<Attack> = [
         disks::ATTACKS,
         cmdline::ATTACKS,
+        entropy::ATTACKS,
         attestation::ATTACKS,
         broker::ATTACKS,
         container::ATTACKS,

@@ -217,6 +217,34 @@ fn a_confidential_image_has_only_the_manifest_on_its_rootfs() {
 }
 
 #[test]
+fn an_image_for_hardware_tees_is_built_alike_and_not_booted_by_the_launcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut request = inputs(folder.path(), CONFIG);
+    build(&request, &Progress::quiet()).unwrap();
+    crate::run::check_tee(&request.out).unwrap();
+    let for_tpm = outputs(&request.out);
+
+    let config = CONFIG.replace("[\"tpm\"]", "[\"snp\", \"tdx\"]");
+    fs::write(&request.config, &config).unwrap();
+    request.out = folder.path().join("hardware");
+    let built = build(&request, &Progress::quiet()).unwrap();
+    assert_eq!(built.reference_values.tpm, None);
+    let for_hardware = outputs(&request.out);
+    assert!(for_tpm.keys().eq(for_hardware.keys()));
+    let error = crate::run::check_tee(&request.out).unwrap_err().to_string();
+    assert!(
+        error.contains("it attests with snp and tdx, and this machine has a TPM"),
+        "{error}"
+    );
+
+    let config = config.replace("\"tdx\"", "\"tpm\"");
+    fs::write(&request.config, config).unwrap();
+    request.out = folder.path().join("mixed");
+    let error = self::error(&request);
+    assert!(error.contains("tpm alone or hardware TEEs"), "{error}");
+}
+
+#[test]
 fn errors_leave_nothing_behind() {
     for (from, to, expected) in [
         ("source = \"private\"", "source = \"absent\"", "boot.source"),

@@ -143,8 +143,6 @@ fn errors_name_the_line_and_what_was_expected() {
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("line "), "{text}");
     }
-    let broker = "[broker]\nurl = \"https://kbs.example.org\"\nca = \"ca.pem\"\n";
-    assert!(error(broker).contains("attestation.tee: got [\"snp\", \"tdx\"], expected [\"tpm\"]"));
     let both = "[[container.secret]]\nresource = \"kbs:///a/b/c\"\npath = \"/a/b\"\nenv = \"A\"\n";
     assert!(error(both).contains("either path or env"));
 }

@@ -35,6 +35,18 @@ pub enum Error {
         /// The system's error.
         cause: std::io::Error,
     },
+    /// The image attests with hardware that this launcher does not set up.
+    #[error(
+        "cannot boot image {}: it attests with {allowed}, and this machine has a TPM at best; \
+         start it on such hardware, or give QEMU the arguments for it (--qemu-arg)",
+        folder.display()
+    )]
+    Tee {
+        /// The image's folder.
+        folder: PathBuf,
+        /// What its manifest allows.
+        allowed: String,
+    },
     /// A file or process on the host.
     #[error("cannot {action}: {cause}")]
     Host {

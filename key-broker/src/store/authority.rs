@@ -31,6 +31,8 @@ pub struct InitOptions {
     pub not_before: OffsetDateTime,
     /// For how long the server's certificate is valid.
     pub valid_days: u32,
+    /// Whether roots of tests may be trusted; nothing else differs.
+    pub development: bool,
 }
 
 impl InitOptions {
@@ -41,6 +43,7 @@ impl InitOptions {
             names,
             not_before: now.saturating_sub(Duration::hours(1)),
             valid_days,
+            development: false,
         }
     }
 }

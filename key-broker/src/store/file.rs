@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
@@ -159,4 +160,23 @@ pub(super) fn read_input(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(Error::invalid("read", path, "it is larger than 1 MiB"));
     }
     Ok(bytes)
+}
+
+/// The certificates and CRLs of a PEM file, or the file as DER.
+pub(super) fn der_inputs(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    if !bytes.trim_ascii_start().starts_with(b"-----BEGIN ") {
+        return Ok(vec![bytes.to_vec()]);
+    }
+    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
+    let mut all = Vec::new();
+    for section in sections {
+        match section.map_err(|e| e.to_string())? {
+            (SectionKind::Certificate | SectionKind::Crl, der) => all.push(der),
+            (kind, _) => return Err(format!("got a PEM section {kind:?}")),
+        }
+    }
+    match all.is_empty() {
+        true => Err("got PEM without a certificate or CRL".into()),
+        false => Ok(all),
+    }
 }

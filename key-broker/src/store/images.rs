@@ -40,9 +40,8 @@ impl Store {
         let image = values.image.clone();
         let object = format!("{} version {}", image.name, image.version);
         check_name(&image.name)?;
-        if values.tpm.is_none() {
-            let cause = "its reference values have no tpm member, and this broker verifies no \
-                         other evidence";
+        if values.tpm.is_none() && values.snp.is_none() && values.tdx.is_none() {
+            let cause = "its reference values have none of tpm, snp and tdx";
             return Err(failed(&object, &cause));
         }
         let minimum = self.minimum_version(&image.name)?;

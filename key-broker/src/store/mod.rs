@@ -14,6 +14,10 @@
 //!   attesters/ID.json        enrolled attestation keys; ID is SHA-256 of the SPKI
 //!   ak-authorities/ID.der    CAs that certify attestation keys
 //!   boots/ID.json            the boot of a TPM that last got resources
+//!   launches/ID.json         a launch of SNP that got resources; ID is REPORT_ID
+//!   policy.json              what machines must be
+//!   endorsements/            certificates, CRLs, collateral
+//!   trust-roots/ID.json      roots of tests; in a development store only
 //!   resources/A/B/C.json     0600, bytes with their binding
 //! ```
 //!
@@ -30,8 +34,11 @@ use serde::{Deserialize, Serialize};
 pub mod attesters;
 pub mod authority;
 pub mod boots;
+pub mod endorsements;
 mod file;
 pub mod images;
+pub mod launches;
+pub mod platform;
 pub mod resources;
 
 pub use authority::InitOptions;
@@ -43,12 +50,16 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
+    development: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Layout {
     version: u32,
+    /// Whether roots of tests may be trusted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    development: bool,
 }
 
 impl Store {
@@ -71,7 +82,10 @@ impl Store {
         {
             return Err(Error::invalid("create store in", dir, "it is not empty"));
         }
-        let store = Self { dir: dir.into() };
+        let store = Self {
+            dir: dir.into(),
+            development: options.development,
+        };
         let filled = store.fill(options);
         if filled.is_err() {
             // Half a store must not stay behind: it would refuse the next init.
@@ -92,7 +106,11 @@ impl Store {
             .map_err(Error::io("set mode of", &self.dir))?;
         self.create_authority(options)?;
         // Last, since it is what makes the directory a store.
-        self.write_json("store.json", &Layout { version: VERSION })
+        let layout = Layout {
+            version: VERSION,
+            development: self.development,
+        };
+        self.write_json("store.json", &layout)
     }
 
     /// Opens a store.
@@ -100,7 +118,10 @@ impl Store {
     /// # Errors
     /// Not a store, another version, or open to other users.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let store = Self { dir: dir.into() };
+        let mut store = Self {
+            dir: dir.into(),
+            development: false,
+        };
         let layout: Layout = store
             .read_json("store.json")?
             .ok_or_else(|| Error::invalid("open store", dir, "it has no store.json"))?;
@@ -108,6 +129,7 @@ impl Store {
             let cause = format!("got version {}, expected {VERSION}", layout.version);
             return Err(Error::invalid("open store", dir, cause));
         }
+        store.development = layout.development;
         let mode = fs::metadata(dir)
             .map_err(Error::io("read", dir))?
             .permissions()
@@ -117,6 +139,11 @@ impl Store {
             return Err(Error::invalid("open store", dir, cause));
         }
         Ok(store)
+    }
+
+    /// Whether this store may trust roots of tests.
+    pub fn is_development(&self) -> bool {
+        self.development
     }
 
     /// Where the CA's certificate is.

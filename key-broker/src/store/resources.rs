@@ -1,8 +1,10 @@
-//! Secrets, each bound to images and kinds of TEE.
+//! Secrets, each bound to images and kinds of TEE, and where wanted to one
+//! instance.
 
 use std::fmt;
 
 use base64ct::{Base64, Encoding};
+use measured_boot::base16;
 use measured_boot::manifest::{Resource, Tee};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -22,6 +24,53 @@ pub struct Binding {
     pub images: Vec<String>,
     /// Kinds of TEE.
     pub tee: Vec<Tee>,
+    /// The one instance; any where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
+}
+
+/// What the host says which instance of an image it starts, and the TEE signs:
+/// `HOST_DATA` of SNP, 32 bytes, or `MRCONFIGID` of TDX, 48 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Instance(String);
+
+impl Instance {
+    /// Reads 64 or 96 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let ok = base16::decode::<32>(text).is_some() || base16::decode::<48>(text).is_some();
+        ok.then(|| Self(text.into()))
+    }
+
+    pub(crate) fn snp(host_data: &[u8; 32]) -> Self {
+        Self(base16::encode(host_data))
+    }
+
+    pub(crate) fn tdx(mr_config_id: &[u8; 48]) -> Self {
+        Self(base16::encode(mr_config_id))
+    }
+
+    /// The only kind of TEE that can show it.
+    fn tee(&self) -> Tee {
+        match self.0.len() {
+            64 => Tee::Snp,
+            _ => Tee::Tdx,
+        }
+    }
+}
+
+impl TryFrom<String> for Instance {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("expected 64 or 96 lower-case hexadecimal digits")
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// One resource, for lists; without its value.
@@ -86,6 +135,14 @@ impl Store {
         binding.images.dedup();
         binding.tee.sort();
         binding.tee.dedup();
+        if let Some(instance) = &binding.instance
+            && binding.tee != [instance.tee()]
+        {
+            return Err(failed(
+                "an instance of 32 bytes is HOST_DATA and of snp alone, one of 48 MRCONFIGID and of \
+                 tdx alone",
+            ));
+        }
         if value.is_empty() || value.len() > MAX_VALUE {
             return Err(failed("expected 1 to 65536 bytes"));
         }

@@ -46,6 +46,93 @@ fn rejects(dir: &Path, arguments: &str, input: &[u8], error: &str) {
     assert!(errors.contains(error), "{arguments}: {errors}");
 }
 
+/// What is demanded of machines, and what is stated about them.
+#[test]
+fn a_store_is_told_what_machines_must_be() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    accepts(dir, "init s", b"");
+    let shown: Value = serde_json::from_str(&accepts(dir, "policy show s", b"")).unwrap();
+    assert_eq!(shown["snp"]["products"], Value::Array(vec![]));
+    assert_eq!(shown["tdx"]["tcb_statuses"][0], "UpToDate");
+    let toml = "[snp]\nproducts = [\"Turin\"]\n\
+                minimum_tcb.Turin = { fmc = 1, bootloader = 2, tee = 3, snp = 4, microcode = 5 }\n";
+    fs::write(dir.join("p.toml"), toml).unwrap();
+    let set = accepts(dir, "policy set s p.toml", b"");
+    assert_eq!(set, "accepted products of AMD: Turin\n");
+    fs::write(dir.join("bad.toml"), "[snp]\nproducts = [\"Milan\"]\n").unwrap();
+    rejects(dir, "policy set s bad.toml", b"", "snp.minimum_tcb has not");
+    fs::write(dir.join("bad.toml"), "[snp]\nvmpl = \"0\"\n").unwrap();
+    rejects(dir, "policy set s bad.toml", b"", "cannot read policy");
+    let shown: Value = serde_json::from_str(&accepts(dir, "policy show s", b"")).unwrap();
+    assert_eq!(shown["snp"]["minimum_tcb"]["Turin"]["fmc"], 1);
+
+    // Real ones, of AMD and Intel.
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../measured-boot/tests/vectors");
+    let copy = |from: &str, to: &str| fs::copy(vectors.join(from), dir.join(to)).unwrap();
+    copy("snp/turin-v5-routex.vcek.der", "vcek");
+    copy("snp/vlek-v3-trustee.vlek.der", "vlek");
+    copy("snp/milan-ark-crl-20220509.der", "crl");
+    copy("tdx/phala-uptodate.collateral.json", "collateral");
+    let lines = accepts(dir, "endorse s vcek vlek crl collateral", b"");
+    for start in [
+        "VCEK of Turin of chip ",
+        "VLEK of Milan, for fmc 0, bootloader ",
+        "CRL of ARK-Milan, ",
+        "collateral of FMSPC b0c06f000000, until 2025-07-19T",
+    ] {
+        let found = lines.lines().any(|line| line.starts_with(start));
+        assert!(found, "{start}: {lines}");
+    }
+    copy("snp/milan-v2-trustee.vcek-invalid-new.der", "forged");
+    rejects(dir, "endorse s forged", b"", "VEK signature");
+    rejects(dir, "endorse s p.toml", b"", "no CRL and no collateral");
+    fs::write(dir.join("json"), "{}").unwrap();
+    rejects(dir, "endorse s json", b"", "collateral format");
+    assert_eq!(tree(&dir.join("s/endorsements")).len(), 4);
+
+    let one = "put s kbs:///demo/one/key --file - --image demo";
+    let (snp, tdx) = ("01".repeat(32), "01".repeat(48));
+    accepts(dir, &format!("{one} --tee snp --instance {snp}"), SECRET);
+    rejects(
+        dir,
+        &format!("{one} --tee tdx --instance {snp} --replace"),
+        SECRET,
+        "HOST_DATA",
+    );
+    accepts(
+        dir,
+        &format!("{one} --tee tdx --instance {tdx} --replace"),
+        SECRET,
+    );
+    rejects(
+        dir,
+        &format!("{one} --tee tdx --instance 01"),
+        SECRET,
+        "64 or 96",
+    );
+    let listed = accepts(dir, "list s", b"");
+    assert!(
+        listed.contains(&format!("for demo on tdx, instance {tdx}")),
+        "{listed}"
+    );
+    rejects(dir, "trust-root tdx s vcek", b"", "init --development");
+    rejects(
+        dir,
+        "trust-root snp s --product Rome vcek vlek",
+        b"",
+        "Milan, Genoa or Turin",
+    );
+    accepts(dir, "init d --development", b"");
+    rejects(
+        dir,
+        "trust-root snp d --product milan vcek vlek",
+        b"",
+        "root name",
+    );
+    accepts(dir, "trust-root tdx d vcek", b"");
+}
+
 fn tree(dir: &Path) -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {

@@ -199,6 +199,7 @@ pub(crate) fn put(store: &Store, path: &str, image: &str, tee: Tee) {
     let binding = Binding {
         images: vec![image.into()],
         tee: vec![tee],
+        instance: None,
     };
     let resource = Resource::from_path(path).unwrap();
     store.put(&resource, SECRET, binding, false).unwrap();
@@ -244,8 +245,13 @@ impl Guest {
     }
 
     pub(crate) fn attest_body(&self, evidence: &TpmEvidence) -> Value {
+        self.body_of(&evidence.to_evidence().json)
+    }
+
+    /// The request with this evidence, in JSON.
+    pub(crate) fn body_of(&self, evidence: &str) -> Value {
         let jwk: Value = serde_json::from_str(&self.key().to_jwk()).unwrap();
-        let evidence: Value = serde_json::from_str(&evidence.to_evidence().json).unwrap();
+        let evidence: Value = serde_json::from_str(evidence).unwrap();
         json!({
             "runtime-data": {"nonce": self.nonce, "tee-pubkey": jwk},
             "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},

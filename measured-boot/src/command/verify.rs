@@ -10,15 +10,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use measured_boot::reference_values::ReferenceValues;
 use measured_boot::verify::Table;
-use measured_boot::verify::validate::{Freshness, SnpPolicy, TdxPolicy};
-use serde::Deserialize;
+use measured_boot::verify::validate::{Freshness, PlatformPolicy};
 
 use self::evidence::Evidence;
 
 /// Check evidence against reference values.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// SNP report, TDX quote, or JSON of a TPM or of an Azure VM.
+    /// SNP report, TDX quote, or the JSON that a guest sends of SNP, of TDX, of a TPM or of an Azure VM.
     evidence: PathBuf,
     /// What the image measures: reference-values.json.
     #[arg(long, value_name = "FILE")]
@@ -37,7 +36,7 @@ pub(crate) struct Arguments {
     /// Accept evidence of any session, old ones too.
     #[arg(long, conflicts_with = "report_data")]
     insecure_any_report_data: bool,
-    /// SNP: folder with the certificate of the VCEK or VLEK, DER or PEM.
+    /// SNP: folder with the certificate of the VCEK or VLEK, DER or PEM; tried after those in the evidence.
     #[arg(long, value_name = "DIR")]
     certificates: Option<PathBuf>,
     /// SNP: CRL of AMD's root, DER; may be repeated.
@@ -61,14 +60,6 @@ pub(crate) struct Arguments {
     /// Write JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// What is demanded of platforms, whatever image they run.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PlatformPolicy {
-    snp: SnpPolicy,
-    tdx: TdxPolicy,
 }
 
 /// Everything a verification starts from, read.

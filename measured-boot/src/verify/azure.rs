@@ -20,7 +20,7 @@ pub use self::evidence::AzureEvidence;
 
 use super::snp::{self, Endorsements, REPORT_LEN, Revocation, VerifiedReport};
 use super::validate::Freshness;
-use super::{Refused, Table, VerifiedPcrs};
+use super::{Refused, Roots, Table, VerifiedPcrs};
 use crate::base16;
 use crate::evidence::TpmEvidence;
 use crate::tpm::{ALG_SHA256, QuoteParts};
@@ -80,7 +80,12 @@ pub fn verify(
 ) -> Result<VerifiedAzure, Refused> {
     let (report, claims) = split(&evidence.hcl_report, table)?;
     let vek = &evidence.vcek;
-    let report = snp::verify(report, &Endorsements { vek, revocation }, now, table)?;
+    let endorsements = Endorsements {
+        vek,
+        revocation,
+        roots: Roots::BUILT_IN,
+    };
+    let report = snp::verify(report, &endorsements, now, table)?;
     let claims_digest: [u8; 32] = Sha256::digest(claims).into();
     let (bound, rest) = report.report().report_data.split_at(claims_digest.len());
     let ok = bound == claims_digest && rest.iter().all(|byte| *byte == 0);

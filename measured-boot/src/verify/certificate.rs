@@ -8,7 +8,7 @@ use rsa::pkcs8::DecodePublicKey;
 use rsa::signature::Verifier;
 use rsa::{PublicKey, pss};
 use sha2::Sha384;
-use x509_cert::crl::CertificateList;
+use x509_cert::crl::{CertificateList, TbsCertList};
 use x509_cert::der::asn1::{BitString, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::time::Time;
@@ -116,10 +116,53 @@ impl Certificate {
         algorithm == RSASSA_PSS && verifying.verify(message, &signature).is_ok()
     }
 
-    /// Whether a CRL names `self` as its issuer.
-    pub(super) fn issued_crl(&self, crl: &[u8]) -> bool {
+    /// The CRL of `self` that was made last; of several made then, one that
+    /// takes `certificate` back. One that `self` did not sign is chosen only
+    /// where there is no other, to be refused by name.
+    pub(super) fn newest_crl<'a>(
+        &self,
+        lists: &'a [Vec<u8>],
+        certificate: &Self,
+    ) -> Option<&'a Vec<u8>> {
         let subject = self.inner.tbs_certificate().subject();
-        <CertificateList>::from_der(crl).is_ok_and(|crl| crl.tbs_cert_list.issuer == *subject)
+        let of_self = lists.iter().filter_map(|der| {
+            let crl = <CertificateList>::from_der(der).ok()?;
+            let list = &crl.tbs_cert_list;
+            let order = (
+                self.signed_crl(&crl),
+                seconds(list.this_update),
+                certificate.is_in(list),
+            );
+            (list.issuer == *subject).then_some((order, der))
+        });
+        let (_, der) = of_self.max_by_key(|(order, _)| *order)?;
+        Some(der)
+    }
+
+    fn is_in(&self, list: &TbsCertList) -> bool {
+        let serial = self.serial_number();
+        let mut revoked = list.revoked_certificates.iter().flatten();
+        revoked.any(|entry| entry.serial_number.as_bytes() == serial)
+    }
+
+    /// Whether `self` signed a CRL, DER.
+    pub(super) fn signed_crl_der(&self, der: &[u8]) -> bool {
+        let subject = self.inner.tbs_certificate().subject();
+        let list = <CertificateList>::from_der(der);
+        list.is_ok_and(|list| {
+            list.to_der().as_deref() == Ok(der)
+                && list.tbs_cert_list.issuer == *subject
+                && self.signed_crl(&list)
+        })
+    }
+
+    fn signed_crl(&self, crl: &CertificateList) -> bool {
+        let list = &crl.tbs_cert_list;
+        let algorithm = crl.signature_algorithm.oid;
+        list.signature == crl.signature_algorithm
+            && list
+                .to_der()
+                .is_ok_and(|signed| self.signed(&signed, algorithm, &crl.signature))
     }
 
     /// Whether a CRL of `self`, valid at `now`, leaves `certificate` standing.
@@ -149,12 +192,7 @@ impl Certificate {
             !critical,
         )?;
         let same_name = list.issuer == *self.inner.tbs_certificate().subject();
-        let algorithm = crl.signature_algorithm.oid;
-        let good = same_name
-            && list.signature == crl.signature_algorithm
-            && list
-                .to_der()
-                .is_ok_and(|signed| self.signed(&signed, algorithm, &crl.signature));
+        let good = same_name && self.signed_crl(&crl);
         let got = if good { "good" } else { "does not verify" };
         let expected = format!("RSA-PSS with SHA-384 by {issuer}");
         table.require(
@@ -173,10 +211,7 @@ impl Certificate {
             current,
         )?;
         let serial = certificate.serial_number();
-        let revoked = list.revoked_certificates.iter().flatten();
-        let is_revoked = revoked
-            .clone()
-            .any(|entry| entry.serial_number.as_bytes() == serial);
+        let is_revoked = certificate.is_in(list);
         let word = if is_revoked { "revoked" } else { "not revoked" };
         table.require(
             &format!("{} revocation", certificate.name),
@@ -192,12 +227,19 @@ fn common_name(name: &x509_cert::name::Name) -> String {
     common_name.map_or_else(|| name.to_string(), |name| name.value().into_owned())
 }
 
+/// Issuer, beginning and end of a CRL, DER; nothing in it is verified.
+pub(super) fn crl_outline(der: &[u8]) -> Option<(String, String, String)> {
+    let list = <CertificateList>::from_der(der).ok()?.tbs_cert_list;
+    let end = list.next_update?.to_string();
+    Some((common_name(&list.issuer), list.this_update.to_string(), end))
+}
+
 fn seconds(time: Time) -> u64 {
     time.to_unix_duration().as_secs()
 }
 
 /// Seconds since 1970 as people read them.
-fn time(now: u64) -> String {
+pub(super) fn time(now: u64) -> String {
     let date = x509_cert::der::DateTime::from_unix_duration(core::time::Duration::from_secs(now));
     date.map_or_else(
         |_| format!("{now} seconds after 1970"),

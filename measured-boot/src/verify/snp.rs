@@ -3,6 +3,7 @@
 //! Only signatures, chain and what the certificate says about the report are
 //! verified here; whether the report is one we want is for [`super::validate`].
 
+mod endorsement;
 mod report;
 mod root;
 mod tcb;
@@ -14,13 +15,14 @@ use p384::ecdsa::signature::Verifier;
 use p384::ecdsa::{Signature, VerifyingKey};
 use p384::pkcs8::DecodePublicKey;
 
+pub use self::endorsement::{Crl, Vek, matches};
 pub use self::report::{Cpuid, REPORT_LEN, Report, SigningKey};
-pub use self::root::Product;
+pub use self::root::{Product, Root};
 pub use self::tcb::Tcb;
 
 use self::report::SIGNED_LEN;
 use super::certificate::Certificate;
-use super::{Refused, Table};
+use super::{Refused, Roots, Table};
 use crate::base16;
 
 /// AMD's arc for certificates of SEV-SNP (VCEK specification 57230).
@@ -36,6 +38,8 @@ pub struct Endorsements<'a> {
     pub vek: &'a [u8],
     /// Whether AMD took the key's issuer back.
     pub revocation: Revocation<'a>,
+    /// What the chain may end at.
+    pub roots: &'a Roots,
 }
 
 /// Where revocations are looked up.
@@ -90,6 +94,11 @@ pub fn is_vek(der: &[u8]) -> bool {
     certificate.is_ok_and(|vek| matches!(vek.subject().as_str(), "SEV-VCEK" | "SEV-VLEK"))
 }
 
+/// Whether this is a CRL, DER, whoever made it.
+pub fn is_crl(der: &[u8]) -> bool {
+    super::certificate::crl_outline(der).is_some()
+}
+
 /// Verifies a report of versions 2 to 5 at the time `now`, in seconds since 1970.
 ///
 /// # Errors
@@ -110,7 +119,7 @@ pub fn verify(
         &expected,
         vek.subject() == expected,
     )?;
-    let product = check_chain(&vek, signing_key, &endorsements.revocation, now, table)?;
+    let product = check_chain(&vek, signing_key, endorsements, now, table)?;
     // Before the signature, which fails without a reason when the certificate
     // is that of another chip or another firmware.
     let reported_tcb = read_tcb("reported TCB", product, parsed.reported_tcb, table)?;
@@ -135,31 +144,25 @@ pub fn verify(
 fn check_chain(
     vek: &Certificate,
     signing_key: SigningKey,
-    revocation: &Revocation<'_>,
+    endorsements: &Endorsements<'_>,
     now: u64,
     table: &mut Table,
 ) -> Result<Product, Refused> {
-    let issuer = vek.issuer();
-    let of_issuer = |product: &Product| product.signer_name(signing_key) == issuer;
-    let Some(product) = Product::ALL.into_iter().find(of_issuer) else {
+    let Some(product) = Product::of_issuer(&vek.issuer(), signing_key) else {
         let names = Product::ALL.map(|product| product.signer_name(signing_key));
-        return table.refuse("issuer", issuer, names.join(" or "));
+        return table.refuse("issuer", vek.issuer(), names.join(" or "));
     };
-    let root = Certificate::parse("ARK", product.root(), table)?;
-    let signer_kind = match signing_key {
-        SigningKey::Vcek => "ASK",
-        SigningKey::Vlek => "ASVK",
-    };
-    let signer = Certificate::parse(signer_kind, product.signer(signing_key), table)?;
+    let [root, signer] = endorsements
+        .roots
+        .snp_issuers(vek, product, signing_key, table)?;
     signer.check_signature(&root, table)?;
     vek.check_signature(&signer, table)?;
     for certificate in [&root, &signer, vek] {
         certificate.check_validity(now, table)?;
     }
-    match revocation {
+    match endorsements.revocation {
         Revocation::Lists(lists) => {
-            let of_root = |list: &&Vec<u8>| root.issued_crl(list);
-            let Some(list) = lists.iter().find(of_root) else {
+            let Some(list) = root.newest_crl(lists, &signer) else {
                 let got = format!("{} CRLs, none of it", lists.len());
                 return table.refuse("CRL", got, format!("a CRL of {}", root.subject()));
             };
@@ -242,16 +245,7 @@ fn check_hwid(report: &Report, product: Product, vek: &Certificate, table: &mut 
         .chip_id
         .split_at_checked(hwid_length)
         .unwrap_or_default();
-    let got = extension.unwrap_or_default();
-    // Newer certificates wrap it in an OCTET STRING.
-    let unwrapped = match got {
-        [OCTET_STRING, length, inner @ ..]
-            if usize::from(*length) == inner.len() && inner.len() == hwid_length =>
-        {
-            inner
-        }
-        _ => got,
-    };
+    let unwrapped = self::hwid(vek, hwid_length).unwrap_or_default();
     let expected = format!("{} (CHIP_ID)", base16::encode(hwid));
     table.compare(
         "certificate HWID",
@@ -266,4 +260,17 @@ fn check_hwid(report: &Report, product: Product, vek: &Certificate, table: &mut 
         "zeros after the HWID",
         zero,
     );
+}
+
+/// The chip of a VCEK. Newer certificates wrap it in an OCTET STRING.
+fn hwid(vek: &Certificate, length: usize) -> Option<&[u8]> {
+    let extension = vek.extension(OID_HWID)?;
+    match extension {
+        [OCTET_STRING, inner_length, inner @ ..]
+            if usize::from(*inner_length) == inner.len() && inner.len() == length =>
+        {
+            Some(inner)
+        }
+        _ => Some(extension),
+    }
 }

@@ -2,18 +2,21 @@
 //! certifies; the collateral says how up to date that platform is.
 //!
 //! `dcap-qvl` verifies signatures, chains, CRLs and the TCB level, by the
-//! caller's clock and with Intel's root compiled in. What it would decide
+//! caller's clock and by Intel's root, which is compiled in. What it would decide
 //! about the TD itself is left to [`super::validate`], where it has a name.
+
+mod collateral;
 
 #[cfg(test)]
 mod tests;
 
-use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::configs::RustCryptoConfig;
 use dcap_qvl::quote::Report;
 use dcap_qvl::verify::QuoteVerifier;
 
-use super::{Refused, Table};
+pub use self::collateral::{Collateral, fmspc};
+
+use super::{Refused, Roots, Table};
 
 /// Bytes before the TD report: header, and in version 5 the body's type and size.
 const HEADER_LEN: usize = 48;
@@ -77,21 +80,22 @@ impl VerifiedQuote {
 pub fn verify(
     quote: &[u8],
     collateral: &[u8],
+    roots: &Roots,
     now: u64,
     table: &mut Table,
 ) -> Result<VerifiedQuote, Refused> {
     let quote = check_form(quote, table)?;
-    let collateral: QuoteCollateralV3 = match serde_json::from_slice(collateral) {
-        Ok(collateral) => collateral,
-        Err(error) => return table.refuse("collateral format", error, "JSON of a collateral"),
+    let collateral = Collateral::parse(collateral, table)?;
+    collateral.check_validity(now, table)?;
+    let verifier = match roots.tdx_root(collateral.issuers()) {
+        Some(root) => QuoteVerifier::<RustCryptoConfig>::new(root.to_vec()),
+        None => QuoteVerifier::<RustCryptoConfig>::new_prod(),
     };
     // Debugging and service TDs are refused by our own policy, by name.
-    let verifier = QuoteVerifier::<RustCryptoConfig>::new_prod()
-        .allow_debug(true)
-        .allow_service_td(true);
+    let verifier = verifier.allow_debug(true).allow_service_td(true);
     let name = "quote signature, chain and collateral";
-    let expected = "good at the given time, by Intel's root";
-    let verified = match verifier.verify(quote, &collateral, now) {
+    let expected = "good at the given time, by a trusted root";
+    let verified = match verifier.verify(quote, collateral.inner(), now) {
         Ok(verified) => verified,
         Err(error) => return table.refuse(name, format!("{error:#}"), expected),
     };

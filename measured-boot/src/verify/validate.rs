@@ -8,8 +8,20 @@ mod tdx;
 pub use self::snp::{SnpExpectation, SnpPolicy, snp};
 pub use self::tdx::{TdxExpectation, TdxPolicy, tdx};
 
+use serde::{Deserialize, Serialize};
+
 use super::Table;
 use crate::base16;
+
+/// What is demanded of platforms, whatever image they run: one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlatformPolicy {
+    /// Of processors of AMD.
+    pub snp: SnpPolicy,
+    /// Of processors of Intel.
+    pub tdx: TdxPolicy,
+}
 
 /// The data that must be in the evidence, so that it is of this session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,20 +4,21 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use measured_boot::base16;
-use measured_boot::evidence::TpmEvidence;
+use measured_boot::evidence::snp::{Certificate, CertificateKind};
+use measured_boot::evidence::{SnpEvidence, TdxEvidence, TpmEvidence};
 use measured_boot::manifest::Hex32;
-use measured_boot::reference_values::{Hex48, Register, TdxValues};
 use measured_boot::tpm::Pcrs;
 use measured_boot::verify::azure::{self, AzureEvidence};
 use measured_boot::verify::snp::{self, Endorsements, REPORT_LEN, Revocation};
 use measured_boot::verify::validate::{self, Freshness, SnpExpectation, TdxExpectation};
-use measured_boot::verify::{Refused, Table, appraise, tdx, tpm};
+use measured_boot::verify::{Refused, Roots, Table, appraise, tdx, tpm};
 
 use super::{Request, files};
 
 /// One of the kinds, told apart by form; nothing in it is verified.
 pub(super) enum Evidence {
-    Snp(Vec<u8>),
+    /// A report, and certificates that came with it.
+    Snp(Vec<u8>, Vec<Certificate>),
     Tdx(Vec<u8>),
     Tpm(TpmEvidence),
     Azure(AzureEvidence),
@@ -33,7 +34,7 @@ impl Evidence {
         if quote && bytes.len() != REPORT_LEN {
             return Ok(Self::Tdx(bytes.to_vec()));
         }
-        Ok(Self::Snp(bytes.to_vec()))
+        Ok(Self::Snp(bytes.to_vec(), Vec::new()))
     }
 
     fn read_json(bytes: &[u8]) -> Result<Self> {
@@ -42,9 +43,16 @@ impl Evidence {
         if members.contains_key("ak_public") {
             return Ok(Self::Tpm(TpmEvidence::parse(bytes)?));
         }
+        if members.contains_key("attestation_report") {
+            let evidence = SnpEvidence::parse(bytes)?;
+            return Ok(Self::Snp(evidence.report.to_vec(), evidence.certificates));
+        }
+        if members.contains_key("quote") {
+            return Ok(Self::Tdx(TdxEvidence::parse(bytes)?.quote));
+        }
         ensure!(
             members.contains_key("vcek"),
-            "cannot read evidence: JSON is neither of a TPM nor of an Azure VM"
+            "cannot read evidence: JSON is neither of SNP or TDX nor of a TPM or an Azure VM"
         );
         Ok(Self::Azure(AzureEvidence::parse(
             bytes,
@@ -54,7 +62,7 @@ impl Evidence {
 
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Snp(_) => "SNP report",
+            Self::Snp(..) => "SNP report",
             Self::Tdx(_) => "TDX quote",
             Self::Tpm(_) => "TPM quote",
             Self::Azure(_) => "Azure SNP vTPM evidence",
@@ -64,7 +72,7 @@ impl Evidence {
     /// Fills `table`; fails only when something needed was not given.
     pub(super) fn appraise(&self, request: &Request<'_>, table: &mut Table) -> Result<()> {
         match self {
-            Self::Snp(report) => appraise_snp(report, request, table),
+            Self::Snp(report, sent) => appraise_snp(report, sent, request, table),
             Self::Tdx(quote) => appraise_tdx(quote, request, table),
             Self::Tpm(evidence) => appraise_tpm(evidence, request, table),
             Self::Azure(evidence) => appraise_azure(evidence, request, table),
@@ -77,15 +85,27 @@ fn verified<T>(verdict: Result<T, Refused>) -> Option<T> {
     verdict.ok()
 }
 
-fn appraise_snp(report: &[u8], request: &Request<'_>, table: &mut Table) -> Result<()> {
+fn appraise_snp(
+    report: &[u8],
+    sent: &[Certificate],
+    request: &Request<'_>,
+    table: &mut Table,
+) -> Result<()> {
     let crls = crls(request)?;
     let mut last = Table::default();
+    let vek = |kind| matches!(kind, CertificateKind::Vcek | CertificateKind::Vlek);
+    let sent = sent.iter().filter(|certificate| vek(certificate.kind));
+    let mut candidates: Vec<_> = sent.map(|certificate| certificate.der.clone()).collect();
+    if candidates.is_empty() || request.arguments.certificates.is_some() {
+        candidates.extend(veks(request)?);
+    }
     // The folder may hold the keys of several chips and firmware versions.
-    for vek in veks(request)? {
+    for vek in candidates {
         let mut attempt = Table::default();
         let endorsements = Endorsements {
             vek: &vek,
             revocation: revocation(request, &crls)?,
+            roots: Roots::BUILT_IN,
         };
         let verdict = snp::verify(report, &endorsements, request.now, &mut attempt);
         if let Some(verified) = verified(verdict) {
@@ -160,15 +180,7 @@ fn snp_expectation(request: &Request<'_>, freshness: Freshness) -> Result<SnpExp
         }
         None => None,
     };
-    Ok(SnpExpectation {
-        launch_digests: values
-            .launch_digests
-            .values()
-            .map(|digest| digest.0)
-            .collect(),
-        host_data,
-        freshness,
-    })
+    Ok(SnpExpectation::of(values, host_data, freshness))
 }
 
 fn appraise_tdx(quote: &[u8], request: &Request<'_>, table: &mut Table) -> Result<()> {
@@ -185,42 +197,19 @@ fn appraise_tdx(quote: &[u8], request: &Request<'_>, table: &mut Table) -> Resul
         None => None,
     };
     let collateral = files::read(path)?;
-    let Some(verified) = verified(tdx::verify(quote, &collateral, request.now, table)) else {
+    let Some(verified) = verified(tdx::verify(
+        quote,
+        &collateral,
+        Roots::BUILT_IN,
+        request.now,
+        table,
+    )) else {
         return Ok(());
     };
-    let expected = TdxExpectation {
-        mrtd: accepted(&values.mrtd, None).unwrap_or_default(),
-        rtmrs: rtmrs(values, &verified.td().rtmrs),
-        mr_config_id,
-        freshness: request.freshness.clone(),
-    };
+    let freshness = request.freshness.clone();
+    let expected = TdxExpectation::of(values, &verified.td().rtmrs, mr_config_id, freshness);
     validate::tdx(&verified, &request.policy.tdx, &expected, table);
     Ok(())
-}
-
-/// Accepted values of the runtime registers. Pinned ones are those of the one
-/// log that matches in most of them, so that no mixture of two is accepted.
-fn rtmrs(values: &TdxValues, got: &[[u8; 48]; 4]) -> [Option<Vec<[u8; 48]>>; 4] {
-    let matching = |log: &&measured_boot::reference_values::TdxLog| {
-        let equal = |(rtmr, value): (&u8, &Hex48)| got.get(usize::from(*rtmr)) == Some(&value.0);
-        log.rtmrs.iter().filter(|entry| equal(*entry)).count()
-    };
-    let log = values.logs.iter().max_by_key(matching);
-    let mut index = 0u8;
-    values.rtmrs.each_ref().map(|register| {
-        let pinned = log.and_then(|log| log.rtmrs.get(&index));
-        index = index.saturating_add(1);
-        accepted(register, pinned)
-    })
-}
-
-/// `None` where the register is not judged.
-fn accepted(register: &Register<Hex48>, pinned: Option<&Hex48>) -> Option<Vec<[u8; 48]>> {
-    match register {
-        Register::Predicted { values, .. } => Some(values.iter().map(|value| value.0).collect()),
-        Register::Pinned { .. } => Some(pinned.iter().map(|value| value.0).collect()),
-        Register::Ignored { .. } => None,
-    }
 }
 
 fn appraise_tpm(evidence: &TpmEvidence, request: &Request<'_>, table: &mut Table) -> Result<()> {

@@ -3,6 +3,40 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Cpuid, SigningKey};
+use crate::verify::certificate::Certificate;
+use crate::verify::{Refused, Table};
+
+/// A root that is trusted beside AMD's, with the key that it signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// The product it speaks for.
+    pub product: Product,
+    /// The ARK's certificate, DER.
+    pub ark: Vec<u8>,
+    /// The ASK's or ASVK's certificate, DER.
+    pub signer: Vec<u8>,
+}
+
+impl Root {
+    /// Whether the two certificates have AMD's form: names, and signatures of
+    /// the first.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn check(&self) -> Result<(), Refused> {
+        let mut table = Table::default();
+        let ark = Certificate::parse("ARK", &self.ark, &mut table)?;
+        let signer = Certificate::parse("signer", &self.signer, &mut table)?;
+        let name = format!("ARK-{}", self.product);
+        table.require("root name", ark.subject(), &name, ark.subject() == name)?;
+        let names = [SigningKey::Vcek, SigningKey::Vlek].map(|key| self.product.signer_name(key));
+        let subject = signer.subject();
+        let named = names.contains(&subject);
+        table.require("signer name", subject, names.join(" or "), named)?;
+        ark.check_signature(&ark, &mut table)?;
+        signer.check_signature(&ark, &mut table)
+    }
+}
 
 /// A generation of EPYC processors with keys of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,8 +63,14 @@ impl Product {
         }
     }
 
+    /// The product whose key of this name signs VCEKs or VLEKs.
+    pub(super) fn of_issuer(issuer: &str, key: SigningKey) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|product| product.signer_name(key) == issuer)
+    }
+
     /// The common name of the key that signs VCEKs or VLEKs.
-    pub(super) fn signer_name(self, key: SigningKey) -> String {
+    pub(in crate::verify) fn signer_name(self, key: SigningKey) -> String {
         match key {
             SigningKey::Vcek => format!("SEV-{}", self.name()),
             SigningKey::Vlek => format!("SEV-VLEK-{}", self.name()),
@@ -38,7 +78,7 @@ impl Product {
     }
 
     /// The ARK's certificate, DER.
-    pub(super) fn root(self) -> &'static [u8] {
+    pub(in crate::verify) fn root(self) -> &'static [u8] {
         match self {
             Self::Milan => include_bytes!("../../../certificates/snp/milan/ark.der"),
             Self::Genoa => include_bytes!("../../../certificates/snp/genoa/ark.der"),
@@ -47,7 +87,7 @@ impl Product {
     }
 
     /// The ASK's or ASVK's certificate, DER.
-    pub(super) fn signer(self, key: SigningKey) -> &'static [u8] {
+    pub(in crate::verify) fn signer(self, key: SigningKey) -> &'static [u8] {
         match (self, key) {
             (Self::Milan, SigningKey::Vcek) => {
                 include_bytes!("../../../certificates/snp/milan/ask.der")

@@ -5,7 +5,7 @@ use crate::base16;
 use crate::manifest::Hex32;
 use crate::verify::certificate::Certificate;
 use crate::verify::validate::{Freshness, SnpExpectation, SnpPolicy, snp};
-use crate::verify::{Refused, Table};
+use crate::verify::{Refused, Roots, Table};
 
 /// 2025-12-01: every certificate of the vectors is valid.
 const NOW: u64 = 1_764_547_200;
@@ -19,7 +19,11 @@ fn vector(name: &str) -> Vec<u8> {
 fn judge_at(report: &[u8], vek: &[u8], now: u64) -> (Result<VerifiedReport, Refused>, Table) {
     let mut table = Table::default();
     let revocation = Revocation::InsecureUnchecked;
-    let endorsements = Endorsements { vek, revocation };
+    let endorsements = Endorsements {
+        vek,
+        revocation,
+        roots: Roots::BUILT_IN,
+    };
     let verdict = verify(report, &endorsements, now, &mut table);
     assert_eq!(verdict.is_ok(), table.holds());
     if let Err(refused) = &verdict {
@@ -292,6 +296,7 @@ fn looks_up_revocation_in_the_list_of_the_products_root() {
         let endorsements = Endorsements {
             vek: &vek,
             revocation,
+            roots: Roots::BUILT_IN,
         };
         let verdict = verify(&report, &endorsements, now, &mut table);
         let name = verdict.err().map(|refused| refused.name);

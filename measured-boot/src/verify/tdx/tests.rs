@@ -4,7 +4,7 @@ use dcap_qvl::quote::Quote;
 
 use super::{Td, VerifiedQuote, verify};
 use crate::verify::validate::{Freshness, TdxExpectation, TdxPolicy, tdx};
-use crate::verify::{Refused, Table};
+use crate::verify::{Refused, Roots, Table};
 
 /// Inside the collateral of the same name.
 const PHALA: u64 = 1_752_833_763;
@@ -16,7 +16,7 @@ fn vector(name: &str) -> Vec<u8> {
 
 fn judge_bytes(quote: &[u8], collateral: &[u8], now: u64) -> Result<VerifiedQuote, Refused> {
     let mut table = Table::default();
-    let verdict = verify(quote, collateral, now, &mut table);
+    let verdict = verify(quote, collateral, Roots::BUILT_IN, now, &mut table);
     assert_eq!(verdict.is_ok(), table.holds());
     if let Err(refused) = &verdict {
         assert_eq!(table.checks.last().unwrap().name, refused.name);
@@ -80,8 +80,8 @@ fn rejects_quotes_of_other_platforms_and_times() {
             "phala-uptodate.quote.dat",
             "phala-uptodate",
             1_795_000_000,
-            crypto,
-            "Expired",
+            "TCB info validity",
+            "2025-07-19",
         ),
         (
             "phala-uptodate.quote.dat",

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Freshness, check_listed};
 use crate::base16;
 use crate::manifest::Hex32;
+use crate::reference_values::SnpValues;
 use crate::verify::Table;
 use crate::verify::snp::{Product, Tcb, VerifiedReport};
 
@@ -55,6 +56,18 @@ pub struct SnpExpectation {
     pub host_data: Option<Hex32>,
     /// `REPORT_DATA`.
     pub freshness: Freshness,
+}
+
+impl SnpExpectation {
+    /// Of an image with these reference values.
+    pub fn of(values: &SnpValues, host_data: Option<Hex32>, freshness: Freshness) -> Self {
+        let digests = values.launch_digests.values();
+        Self {
+            launch_digests: digests.map(|digest| digest.0).collect(),
+            host_data,
+            freshness,
+        }
+    }
 }
 
 /// Compares every field that decides.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Freshness, check_listed};
 use crate::base16;
+use crate::reference_values::{Hex48, Register, TdxLog, TdxValues};
 use crate::verify::Table;
 use crate::verify::tdx::VerifiedQuote;
 
@@ -47,6 +48,46 @@ pub struct TdxExpectation {
     pub mr_config_id: Option<[u8; 48]>,
     /// `REPORTDATA`.
     pub freshness: Freshness,
+}
+
+impl TdxExpectation {
+    /// Of an image with these reference values. Pinned registers are those of
+    /// the one log that matches `rtmrs` in most of them, so that no mixture of
+    /// two is accepted.
+    pub fn of(
+        values: &TdxValues,
+        rtmrs: &[[u8; 48]; 4],
+        mr_config_id: Option<[u8; 48]>,
+        freshness: Freshness,
+    ) -> Self {
+        let matching = |log: &&TdxLog| {
+            let equal =
+                |(rtmr, value): (&u8, &Hex48)| rtmrs.get(usize::from(*rtmr)) == Some(&value.0);
+            log.rtmrs.iter().filter(|entry| equal(*entry)).count()
+        };
+        let log = values.logs.iter().max_by_key(matching);
+        let mut index = 0u8;
+        let accept = |register| {
+            let pinned = log.and_then(|log| log.rtmrs.get(&index));
+            index = index.saturating_add(1);
+            accepted(register, pinned)
+        };
+        Self {
+            rtmrs: values.rtmrs.each_ref().map(accept),
+            mrtd: accepted(&values.mrtd, None).unwrap_or_default(),
+            mr_config_id,
+            freshness,
+        }
+    }
+}
+
+/// `None` where the register is not judged.
+fn accepted(register: &Register<Hex48>, pinned: Option<&Hex48>) -> Option<Vec<[u8; 48]>> {
+    match register {
+        Register::Predicted { values, .. } => Some(values.iter().map(|value| value.0).collect()),
+        Register::Pinned { .. } => Some(pinned.iter().map(|value| value.0).collect()),
+        Register::Ignored { .. } => None,
+    }
 }
 
 /// Compares every field that decides.

@@ -1,0 +1,150 @@
+//! TDX: a platform that Intel certifies, up to date, and a TD that neither its
+//! host nor a service TD can look into.
+
+use measured_boot::event_log::{self, Algorithm, Tcb};
+use measured_boot::evidence::TdxEvidence;
+use measured_boot::verify::tdx::{VerifiedQuote, fmspc, verify};
+use measured_boot::verify::validate::{self, Freshness, TdxExpectation};
+use measured_boot::verify::{Roots, Table};
+
+use super::image::{Unknown, identify};
+use super::{Appraised, Context, Failure, Verified, now, rows};
+use crate::log::{Check, Decision};
+use crate::refusal::Refusal;
+use crate::session::Identity;
+use crate::store::endorsements::Cached;
+use crate::store::resources::Instance;
+
+pub(super) fn appraise(
+    json: &str,
+    context: Context<'_>,
+    decision: &mut Decision,
+) -> Result<Appraised, Failure> {
+    let evidence =
+        TdxEvidence::parse(json.as_bytes()).map_err(|e| Failure::new(Refusal::Evidence, e))?;
+    let store = context.store;
+    let (roots, cached) = (store.roots()?, store.endorsements(context.directory)?);
+    let verified = authenticate(&evidence.quote, &roots, &cached, decision)?;
+    let td = verified.td();
+    let instance = Instance::tdx(&td.mr_config_id);
+    decision.instance = Some(instance.to_string());
+
+    let policy = store.platform_policy()?.tdx;
+    let freshness = Freshness::ReportData(context.report_data.0.to_vec());
+    let replayed = evidence
+        .event_log
+        .as_deref()
+        .map(|log| replay(log, &td.rtmrs));
+    let judge = |expected: &TdxExpectation| {
+        let mut table = Table::default();
+        validate::tdx(&verified, &policy, expected, &mut table);
+        let mut checks = rows::checks(table.checks);
+        checks.extend(replayed.clone());
+        checks
+    };
+    let identified = identify(
+        store,
+        |values| {
+            let values = values.tdx.as_ref()?;
+            let expected = TdxExpectation::of(values, &td.rtmrs, None, freshness.clone());
+            Some(judge(&expected))
+        },
+        decision,
+    )?;
+    match identified {
+        Ok(image) => Ok(Appraised {
+            image,
+            identity: Identity::Tdx { instance },
+            verified: Verified::Tdx(Box::new(verified)),
+        }),
+        Err(mut unknown) => {
+            if unknown.image.is_none() {
+                unknown.checks = judge(&TdxExpectation {
+                    mrtd: Vec::new(),
+                    rtmrs: [const { Some(Vec::new()) }; 4],
+                    mr_config_id: None,
+                    freshness,
+                });
+            }
+            Err(refuse(unknown, decision))
+        }
+    }
+}
+
+/// Verifies the quote with the collateral of its kind of platform, from the
+/// store or the configured directory. None is fetched.
+fn authenticate(
+    quote: &[u8],
+    roots: &Roots,
+    cached: &Cached,
+    decision: &mut Decision,
+) -> Result<VerifiedQuote, Failure> {
+    let platform = fmspc(quote);
+    let of_platform = cached
+        .collaterals
+        .iter()
+        .filter(|(kind, _)| Some(kind) == platform.as_ref());
+    let mut refused: Option<Table> = None;
+    for (_, collateral) in of_platform {
+        let mut table = Table::default();
+        match verify(quote, collateral, roots, now()?, &mut table) {
+            Ok(verified) => {
+                decision.checks.extend(rows::checks(table.checks));
+                return Ok(verified);
+            }
+            Err(_) => drop(refused.get_or_insert(table)),
+        }
+    }
+    let Some(table) = refused else {
+        let got = platform.map_or_else(
+            || "a quote that names no platform".to_owned(),
+            |fmspc| format!("none for FMSPC {fmspc}"),
+        );
+        decision
+            .checks
+            .push(Check::new("collateral", false, got, "one of this platform"));
+        return Err(Refusal::Collateral.into());
+    };
+    let checks = rows::checks(table.checks);
+    let refusal = rows::refusal(&checks);
+    let detail = checks.iter().find(|check| !check.ok);
+    let detail = detail.map_or_else(String::new, |check| {
+        format!("{}: {}", check.check, check.got)
+    });
+    decision.checks.extend(checks);
+    Err(Failure::new(refusal, detail))
+}
+
+/// Whether the log that was sent gives the registers that were signed.
+fn replay(log: &[u8], rtmrs: &[[u8; 48]; 4]) -> Check {
+    let expected = "a log that gives RTMR0 to RTMR3";
+    let banks = event_log::parse(log).and_then(|parsed| parsed.replay(Tcb::Tdx));
+    let banks = match banks {
+        Ok(banks) => banks,
+        Err(error) => return Check::new("event log", false, error.to_string(), expected),
+    };
+    let bank = banks
+        .iter()
+        .find(|bank| bank.algorithm == Algorithm::Sha384);
+    // Registers of a log are numbered from MRTD on; what has no event is zero.
+    let replayed = |index| match bank.and_then(|bank| bank.registers.get(&index)) {
+        Some(value) => value.clone(),
+        None => vec![0; 48],
+    };
+    let differing: Vec<_> = (1..)
+        .zip(rtmrs)
+        .filter(|(index, signed)| replayed(*index) != signed[..])
+        .map(|(index, _)| Tcb::Tdx.register_name(index))
+        .collect();
+    let got = match differing.is_empty() {
+        true => "gives them".to_owned(),
+        false => format!("gives another {}", differing.join(", ")),
+    };
+    Check::new("event log", differing.is_empty(), got, expected)
+}
+
+fn refuse(unknown: Unknown, decision: &mut Decision) -> Failure {
+    let refusal = rows::refusal(&unknown.checks);
+    let names = rows::failed(&unknown.checks);
+    unknown.refuse(refusal, &names, decision)
+}
