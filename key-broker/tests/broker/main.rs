@@ -16,6 +16,7 @@ mod explain;
 mod fields;
 mod guest;
 mod hardware;
+mod hardware_fields;
 mod heads;
 mod load;
 mod mutations;
