@@ -109,6 +109,9 @@ fn walk(node: &Value, name: &str, emit: &mut dyn FnMut(String, String)) {
     }
 }
 
+/// Members, each with the text of its value.
+type Members = Vec<(String, String)>;
+
 fn object(parts: &[(String, String)]) -> String {
     let members: Vec<_> = parts
         .iter()
@@ -120,7 +123,7 @@ fn object(parts: &[(String, String)]) -> String {
 /// What can be done with a member apart from its value.
 fn memberships(parts: &[(String, String)], at: usize) -> Vec<(&'static str, String)> {
     let (key, value) = parts[at].clone();
-    let with = |edit: &dyn Fn(&mut Vec<(String, String)>)| {
+    let with = |edit: &dyn Fn(&mut Members)| {
         let mut parts = parts.to_vec();
         edit(&mut parts);
         object(&parts)

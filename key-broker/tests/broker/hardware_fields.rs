@@ -102,14 +102,12 @@ fn meaning(body: &[u8]) -> Option<Vec<Value>> {
 }
 
 fn without_null(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let some = members.iter().filter(|(_, value)| !value.is_null());
-            some.map(|(name, value)| (name.clone(), without_null(value)))
-                .collect()
-        }
-        other => other.clone(),
-    }
+    let Some(members) = value.as_object() else {
+        return value.clone();
+    };
+    let some = members.iter().filter(|(_, value)| !value.is_null());
+    some.map(|(name, value)| (name.clone(), without_null(value)))
+        .collect()
 }
 
 #[test]

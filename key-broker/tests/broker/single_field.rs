@@ -164,11 +164,12 @@ impl<'a> Scene<'a> {
     }
 
     fn auth(&mut self) {
-        let with_session = |message: Message, guest: &Guest| match self.state {
-            State::None => message,
-            _ => message.header("Cookie", &format!("kbs-session-id={}", guest.id)),
+        let cookie = format!("kbs-session-id={}", self.guest.id);
+        let message = if self.state == State::None {
+            auth()
+        } else {
+            auth().header("Cookie", &cookie)
         };
-        let message = with_session(auth(), &self.guest);
         let body = auth_json();
         assert_eq!(self.send(Endpoint::Auth, "right", &message).0, "granted");
         for mutant in fields::mutants(&body) {
@@ -243,12 +244,12 @@ impl<'a> Scene<'a> {
     }
 
     fn resource(&mut self, endpoint: Endpoint) {
-        let message = match endpoint {
-            _ if self.state == State::None => resource(),
-            Endpoint::Cookie => {
-                resource().header("Cookie", &format!("kbs-session-id={}", self.guest.id))
-            }
-            _ => resource().header("Authorization", &format!("Bearer {}", self.token)),
+        let message = if self.state == State::None {
+            resource()
+        } else if endpoint == Endpoint::Cookie {
+            resource().header("Cookie", &format!("kbs-session-id={}", self.guest.id))
+        } else {
+            resource().header("Authorization", &format!("Bearer {}", self.token))
         };
         let right = right(self.state, endpoint);
         assert_eq!(
@@ -322,9 +323,10 @@ const LIFETIME: Duration = Duration::from_secs(4);
 
 fn walk(state: State) -> Counts {
     let server = Server::with(ServeOptions {
-        session: match state {
-            State::Expired => LIFETIME,
-            _ => Duration::from_secs(3600),
+        session: if state == State::Expired {
+            LIFETIME
+        } else {
+            Duration::from_secs(3600)
         },
         sessions: 1_000_000,
         ..ServeOptions::default()
