@@ -33,9 +33,10 @@ reproduce: ## build everything twice, as two users in two places, and compare th
 tcb: ## what is in the guest: lines, crates, unsafe, bytes, against the budgets
 	@scripts/tcb
 
-bench: ## boot timeline in guest time, instructions from PID 1 to the container, speed of predictions
+bench: ## boot timeline in guest time, instructions from PID 1 to the container, speed of predictions and of the broker
 	@scripts/bench
 	@scripts/bench-measure
+	@scripts/bench-broker
 
 clean: ## remove target/ (the kernel's cache in ~/.cache/anchorhold stays)
 	rm -rf target

@@ -199,7 +199,7 @@ fn stop_signal(ours: Option<Signal>, theirs: Option<&str>) -> Result<u8> {
         (None, None | Some("")) => Ok(SIGTERM.0),
         (None, Some(text)) => Signal::parse(text)
             .map(|signal| signal.0)
-            .with_context(|| format!("cannot use the image's stop signal {text:?}: unknown")),
+            .with_context(|| format!("cannot use the image's stop signal {text:?}: expected one that a program can get; the config's stop_signal goes before it")),
     }
 }
 

@@ -190,7 +190,10 @@ impl fmt::Display for Explanation {
                 expected,
                 ..
             } = check;
-            write!(f, "\n  {check}\n    got      {got}\n    expected {expected}")?;
+            write!(
+                f,
+                "\n  {check}\n    got      {got}\n    expected {expected}"
+            )?;
         }
         let wrong = entry.checks.iter().filter(|check| !check.ok).count();
         let all = entry.checks.len();
@@ -213,7 +216,10 @@ impl fmt::Display for Measured {
         match answer.causes.as_slice() {
             [] => write!(f, "{name}: nothing fits, of {tried} candidates"),
             [cause] if cause.is_empty() => {
-                write!(f, "{name}: is what these files give; they are not the enrolled ones")
+                write!(
+                    f,
+                    "{name}: is what these files give; they are not the enrolled ones"
+                )
             }
             causes => {
                 let one = |cause: &Vec<_>| {

@@ -149,11 +149,11 @@ fn router(broker: Arc<Broker>, peer: SocketAddr) -> Router {
     Router::new()
         .route("/kbs/v0/auth", post(auth))
         .route("/kbs/v0/attest", post(attest))
-        .route("/kbs/v0/{plugin}/{*path}", get(plugin))
+        // Without its own HEAD, axum would decide one as a GET and throw the
+        // resource away, after the boot's right to it was used.
+        .route("/kbs/v0/{plugin}/{*path}", get(plugin).head(method))
         .fallback(|client: State<Client>, request: Request| outside(client, request, Refusal::Path))
-        .method_not_allowed_fallback(|client: State<Client>, request: Request| {
-            outside(client, request, Refusal::Method)
-        })
+        .method_not_allowed_fallback(method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Client { broker, peer })
 }
@@ -190,6 +190,10 @@ async fn plugin(State(client): State<Client>, request: Request) -> Response {
         }
     })
     .await
+}
+
+async fn method(client: State<Client>, request: Request) -> Response {
+    outside(client, request, Refusal::Method).await
 }
 
 async fn outside(State(client): State<Client>, request: Request, refusal: Refusal) -> Response {

@@ -357,7 +357,7 @@ fn judges_a_quote_of_a_td() {
     assert_eq!(failed(&output), ["RTMR0"]);
     let expired = [&options[..4], &["--time", "1900000000"]].concat();
     let output = auditor.verify("tdx/google.quote-v5.dat", &expired);
-    assert_eq!(failed(&output), ["quote signature, chain and collateral"]);
+    assert_eq!(failed(&output), ["TCB info validity"]);
     let output = auditor.verify("tdx/sgx-phala.quote.dat", &options);
     assert_eq!(failed(&output), ["quote version"]);
 }

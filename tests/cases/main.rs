@@ -22,11 +22,13 @@ mod channels;
 mod cmdline;
 mod container;
 mod disks;
+mod entropy;
 mod outcomes;
 mod peers;
 mod predictions;
 mod processors;
 mod scene;
+mod trustee;
 mod volumes;
 
 use std::process::ExitCode;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let attacks: Vec<Attack> = [
         disks::ATTACKS,
         cmdline::ATTACKS,
+        entropy::ATTACKS,
         attestation::ATTACKS,
         broker::ATTACKS,
         container::ATTACKS,
@@ -96,6 +99,8 @@ fn main() -> ExitCode {
             defences::matters(&attack, &name, &mutation)
         }));
     }
+    let without = tests::trustee::binary().is_none();
+    trials.push(trial(trustee::NAME.into(), trustee::trustee).with_ignored_flag(without));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -55,6 +55,17 @@ pub(crate) fn verdict(report: &Report) -> Result<Verdict> {
     }
 }
 
+/// Nothing was sent or received while this file was written.
+pub(crate) fn no_packet(pcap: &Path) -> Result<()> {
+    // A pcap file starts with a header of 24 bytes.
+    let length = fs::metadata(pcap)?.len();
+    ensure!(
+        length == 24,
+        "{length} bytes in the capture, expected only its header"
+    );
+    Ok(())
+}
+
 /// The line of the console that contains `text`.
 pub(crate) fn line(report: &Report, text: &str) -> Result<String> {
     report

@@ -111,7 +111,7 @@ impl Client {
         )
     }
 
-    /// One request on a connection of its own.
+    /// One request in JSON on a connection of its own.
     ///
     /// # Errors
     /// No answer, or none in HTTP.
@@ -122,26 +122,91 @@ impl Client {
         cookie: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Answer> {
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(cookie.map(|cookie| ("Cookie", cookie)));
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(method, path, &headers, body.as_bytes())
+    }
+
+    /// One request of any kind on a connection of its own.
+    ///
+    /// # Errors
+    /// No answer, or none in HTTP.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer> {
+        let mut connection = self.connect()?;
+        let headers = [headers, &[("Connection", "close")]].concat();
+        connection.exchange(method, path, &headers, body)
+    }
+
+    /// A connection for several requests, as init keeps one.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn connect(&self) -> Result<Connection> {
         let tcp = TcpStream::connect(("127.0.0.1", self.port))?;
+        tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
         let name = ServerName::try_from("localhost")?;
         let tls = ClientConnection::new(Arc::clone(&self.config), name)?;
-        let mut stream = StreamOwned::new(tls, tcp);
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let cookie = cookie
-            .map(|c| format!("Cookie: {c}\r\n"))
-            .unwrap_or_default();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{cookie}\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        Ok(Connection(StreamOwned::new(tls, tcp)))
+    }
+}
+
+/// One connection to the broker.
+#[derive(Debug)]
+pub struct Connection(StreamOwned<ClientConnection, TcpStream>);
+
+impl Connection {
+    /// One request and its answer.
+    ///
+    /// # Errors
+    /// No answer, or none in HTTP.
+    pub fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer> {
+        let headers: String = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
-        )?;
+        );
+        self.0.write_all(&[head.as_bytes(), body].concat())?;
         let mut answer = Vec::new();
-        // A broker may close without TLS's goodbye; what counts is the answer.
-        stream.read_to_end(&mut answer).ok();
+        let mut buffer = [0; 16 * 1024];
+        while !is_complete(&answer) {
+            // A broker may close without TLS's goodbye; what counts is the
+            // answer.
+            match self.0.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => answer.extend(&buffer[..length]),
+            }
+        }
         parse(&String::from_utf8_lossy(&answer))
     }
+}
+
+/// Whether an answer with a length is there to its end.
+fn is_complete(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    length.is_some_and(|length: usize| answer.len() >= end + 4 + length)
 }
 
 fn parse(text: &str) -> Result<Answer> {

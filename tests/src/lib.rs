@@ -19,3 +19,4 @@ pub mod mutation;
 pub mod oci;
 pub mod relay;
 pub mod site;
+pub mod trustee;

@@ -120,6 +120,14 @@ fn errors_name_the_line_and_what_was_expected() {
             "[container]\nstop_signal = \"SIGNOPE\"\n",
             "expected a signal",
         ),
+        (
+            "[container]\nstop_signal = \"SIGSTOP\"\n",
+            "expected a signal that a program can get",
+        ),
+        (
+            "[container]\nstop_signal = 17\n",
+            "expected a signal that a program can get",
+        ),
         ("[oci]\ndigest = \"md5:00\"\n", "expected sha256:"),
         ("[[volume]]\nname = \"data\"\n", "missing field `key`"),
         (

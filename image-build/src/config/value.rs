@@ -93,12 +93,16 @@ from_raw!(Mode, "permission bits, such as 0o755 or \"755\"", |raw| {
         Raw::Text(_) => None,
     }
 });
-from_raw!(Signal, "a signal, such as \"SIGTERM\" or 15", |raw| {
-    match raw {
-        Raw::Number(number) => Signal::from_number(number),
-        Raw::Text(text) => Signal::parse(&text),
+from_raw!(
+    Signal,
+    "a signal that a program can get, such as \"SIGTERM\" or 15",
+    |raw| {
+        match raw {
+            Raw::Number(number) => Signal::from_number(number),
+            Raw::Text(text) => Signal::parse(&text),
+        }
     }
-});
+);
 
 fn decimal(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -127,9 +131,14 @@ impl Signal {
         Self::from_number(u64::try_from(index.checked_add(1)?).ok()?)
     }
 
+    /// Not `SIGCHLD` and `SIGSTOP`: they would never reach the program, since
+    /// the guest's reaper takes the one for itself and is held by the other.
     fn from_number(number: u64) -> Option<Self> {
+        const SIGCHLD: u8 = 17;
+        const SIGSTOP: u8 = 19;
         let number = u8::try_from(number).ok()?;
-        (1..=64).contains(&number).then_some(Self(number))
+        let reaches = (1..=64).contains(&number) && ![SIGCHLD, SIGSTOP].contains(&number);
+        reaches.then_some(Self(number))
     }
 }
 

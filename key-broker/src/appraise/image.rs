@@ -62,14 +62,22 @@ pub(super) fn identify(
 
 impl Unknown {
     /// The refusal, with the names of what differs.
-    pub(super) fn refuse(self, refusal: Refusal, names: &[String], decision: &mut Decision) -> Failure {
+    pub(super) fn refuse(
+        self,
+        refusal: Refusal,
+        names: &[String],
+        decision: &mut Decision,
+    ) -> Failure {
         let differing = names.join(", ");
         let detail = match &self.image {
             Some(image) => format!(
                 "closest is {} version {}; not as expected: {differing}",
                 image.name, image.version
             ),
-            None => format!("no image is enrolled; not as expected: {differing}"),
+            None if differing.is_empty() => "no image is enrolled for this kind of TEE".to_owned(),
+            None => {
+                format!("no image is enrolled for this kind of TEE; not as expected: {differing}")
+            }
         };
         decision.checks.extend(self.checks);
         Failure::new(refusal, detail)

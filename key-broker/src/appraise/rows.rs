@@ -11,6 +11,16 @@ use crate::refusal::Refusal;
 /// The row in which all signatures of a quote and its collateral are.
 const QUOTE: &str = "quote signature, chain and collateral";
 
+/// What `dcap-qvl` tells in that row, in words alone. Another wording is refused
+/// as well, only under a broader code.
+const QUOTE_REFUSALS: &[(&str, Refusal)] = &[
+    ("Revoked", Refusal::Revoked),
+    ("TD migration is enabled", Refusal::Migration),
+    ("SERVTD_EXT is enabled", Refusal::ServiceTd),
+    ("SEPT_VE_DISABLE is not enabled", Refusal::GuestPolicy),
+    ("TD attributes", Refusal::GuestPolicy),
+];
+
 /// By the row's name. Of several that fail, the refusal is that of the line
 /// that comes first: what says that the guest is open to its host stands before
 /// what says that it is another guest.
@@ -72,10 +82,16 @@ const REFUSALS: &[(&str, Refusal)] = &[
 
 /// The refusal of the failed checks.
 pub(super) fn refusal(checks: &[Check]) -> Refusal {
-    // `dcap-qvl` tells a revoked certificate, or platform, in words alone.
-    let revoked = |check: &Check| !check.ok && check.check == QUOTE && check.got.contains("Revoked");
-    if checks.iter().any(revoked) {
-        return Refusal::Revoked;
+    let quote = checks
+        .iter()
+        .find(|check| !check.ok && check.check == QUOTE);
+    let told = |check: &Check| {
+        QUOTE_REFUSALS
+            .iter()
+            .find(|(text, _)| check.got.contains(text))
+    };
+    if let Some((_, refusal)) = quote.and_then(told) {
+        return *refusal;
     }
     let failed = |name: &str| checks.iter().any(|check| !check.ok && check.check == name);
     let first = REFUSALS.iter().find(|(name, _)| failed(name));

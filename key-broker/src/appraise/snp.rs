@@ -89,11 +89,12 @@ fn authenticate(
     cached: &Cached,
     decision: &mut Decision,
 ) -> Result<VerifiedReport, Failure> {
-    let is_vek = |c: &&Certificate| {
-        matches!(c.kind, CertificateKind::Vcek | CertificateKind::Vlek)
-    };
+    let is_vek = |c: &&Certificate| matches!(c.kind, CertificateKind::Vcek | CertificateKind::Vlek);
     let sent = evidence.certificates.iter().filter(is_vek);
-    let kept = cached.veks.iter().filter(|vek| matches(&evidence.report, vek));
+    let kept = cached
+        .veks
+        .iter()
+        .filter(|vek| matches(&evidence.report, vek));
     let candidates = sent.map(|certificate| &certificate.der).chain(kept);
     let mut refused: Option<Table> = None;
     for vek in candidates {
@@ -113,7 +114,12 @@ fn authenticate(
         }
     }
     let Some(table) = refused else {
-        let check = Check::new("certificate", false, "none of this chip and firmware", "one");
+        let check = Check::new(
+            "certificate",
+            false,
+            "none of this chip and firmware",
+            "one",
+        );
         decision.checks.push(check);
         return Err(Refusal::VekMissing.into());
     };

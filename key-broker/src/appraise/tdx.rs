@@ -31,7 +31,10 @@ pub(super) fn appraise(
 
     let policy = store.platform_policy()?.tdx;
     let freshness = Freshness::ReportData(context.report_data.0.to_vec());
-    let replayed = evidence.event_log.as_deref().map(|log| replay(log, &td.rtmrs));
+    let replayed = evidence
+        .event_log
+        .as_deref()
+        .map(|log| replay(log, &td.rtmrs));
     let judge = |expected: &TdxExpectation| {
         let mut table = Table::default();
         validate::tdx(&verified, &policy, expected, &mut table);
@@ -77,7 +80,10 @@ fn authenticate(
     decision: &mut Decision,
 ) -> Result<VerifiedQuote, Failure> {
     let platform = fmspc(quote);
-    let of_platform = cached.collaterals.iter().filter(|(kind, _)| Some(kind) == platform.as_ref());
+    let of_platform = cached
+        .collaterals
+        .iter()
+        .filter(|(kind, _)| Some(kind) == platform.as_ref());
     let mut refused: Option<Table> = None;
     for (_, collateral) in of_platform {
         let mut table = Table::default();
@@ -94,13 +100,17 @@ fn authenticate(
             || "a quote that names no platform".to_owned(),
             |fmspc| format!("none for FMSPC {fmspc}"),
         );
-        decision.checks.push(Check::new("collateral", false, got, "one of this platform"));
+        decision
+            .checks
+            .push(Check::new("collateral", false, got, "one of this platform"));
         return Err(Refusal::Collateral.into());
     };
     let checks = rows::checks(table.checks);
     let refusal = rows::refusal(&checks);
     let detail = checks.iter().find(|check| !check.ok);
-    let detail = detail.map_or_else(String::new, |check| format!("{}: {}", check.check, check.got));
+    let detail = detail.map_or_else(String::new, |check| {
+        format!("{}: {}", check.check, check.got)
+    });
     decision.checks.extend(checks);
     Err(Failure::new(refusal, detail))
 }
@@ -113,7 +123,9 @@ fn replay(log: &[u8], rtmrs: &[[u8; 48]; 4]) -> Check {
         Ok(banks) => banks,
         Err(error) => return Check::new("event log", false, error.to_string(), expected),
     };
-    let bank = banks.iter().find(|bank| bank.algorithm == Algorithm::Sha384);
+    let bank = banks
+        .iter()
+        .find(|bank| bank.algorithm == Algorithm::Sha384);
     // Registers of a log are numbered from MRTD on; what has no event is zero.
     let replayed = |index| match bank.and_then(|bank| bank.registers.get(&index)) {
         Some(value) => value.clone(),

@@ -43,7 +43,11 @@ pub(super) fn appraise(
     let boot = boot(&evidence.quote.message).ok_or(Refusal::Quote)?;
 
     let pcrs = verified.pcrs();
-    let identified = identify(store, |values| Some(compare(values.tpm.as_ref()?, pcrs)), decision)?;
+    let identified = identify(
+        store,
+        |values| Some(compare(values.tpm.as_ref()?, pcrs)),
+        decision,
+    )?;
     let image = match identified {
         Ok(image) => image,
         Err(unknown) => return Err(refuse(unknown, decision)),

@@ -76,7 +76,9 @@ impl Explain {
         let (vmm, vcpus, features) = match (&self.vmm, self.vcpus, &self.guest_features) {
             (None, None, None) => return Ok(None),
             (Some(vmm), Some(vcpus), Some(features)) => (vmm, vcpus, features),
-            _ => bail!("cannot explain a launch digest without all of --vmm, --vcpus and --guest-features"),
+            _ => bail!(
+                "cannot explain a launch digest without all of --vmm, --vcpus and --guest-features"
+            ),
         };
         let bits = match features.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16),

@@ -138,7 +138,10 @@ fn recognise(der: &[u8], roots: &Roots) -> Result<(String, &'static str), String
     }
     if snp::is_crl(der) {
         let crl = Crl::verify(der, roots).map_err(|e| e.to_string())?;
-        return Ok((format!("CRL of {}, {} to {}", crl.issuer, crl.from, crl.until), "crl"));
+        return Ok((
+            format!("CRL of {}, {} to {}", crl.issuer, crl.from, crl.until),
+            "crl",
+        ));
     }
     Err("it is no certificate of a VCEK or VLEK, no CRL and no collateral".into())
 }

@@ -15,6 +15,8 @@ use super::{Error, Store};
 
 /// No file of the store is larger.
 const MAX_FILE: u64 = 1 << 20;
+/// What the name of a file being written begins with.
+const UNFINISHED: &str = ".new-";
 
 impl Store {
     /// The bytes of a file; `None` when there is none.
@@ -68,7 +70,8 @@ impl Store {
             .mode(0o700)
             .create(dir)
             .map_err(Error::io("create", dir))?;
-        let mut file = NamedTempFile::with_prefix_in(".new-", dir)
+        sweep(dir)?;
+        let mut file = NamedTempFile::with_prefix_in(UNFINISHED, dir)
             .map_err(Error::io("create a file in", dir))?;
         file.write_all(bytes).map_err(Error::io("write", &path))?;
         file.as_file()
@@ -92,6 +95,7 @@ impl Store {
     /// Removes a file; `false` when there was none.
     pub(super) fn remove_file(&self, name: &str) -> Result<bool, Error> {
         let path = self.path(name);
+        path.parent().map_or(Ok(()), sweep)?;
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
@@ -121,6 +125,28 @@ impl Store {
         names.sort();
         Ok(names)
     }
+}
+
+/// Removes what writers that were killed left behind, since it may hold a
+/// secret. Whoever writes or removes has the lock, so nothing else is here.
+fn sweep(dir: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("read", dir)(e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(UNFINISHED.as_bytes())
+        {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a file of the administrator's, bounded as those of the store.

@@ -69,7 +69,12 @@ impl Store {
     ///
     /// # Errors
     /// The store is for production, or the certificates are not of that form.
-    pub fn trust_snp_root(&self, product: Product, ark: &Path, signer: &Path) -> Result<String, Error> {
+    pub fn trust_snp_root(
+        &self,
+        product: Product,
+        ark: &Path,
+        signer: &Path,
+    ) -> Result<String, Error> {
         self.check_development(ark)?;
         let [ark, signer] = [one_certificate(ark)?, one_certificate(signer)?];
         let stored = StoredRoot::Snp {
@@ -124,7 +129,8 @@ impl Store {
         let mut roots = Roots::default();
         for name in self.names(ROOTS)? {
             let file = format!("{ROOTS}/{name}");
-            let broken = |e: &dyn ToString| Error::invalid("trust", &self.path(&file), e.to_string());
+            let broken =
+                |e: &dyn ToString| Error::invalid("trust", &self.path(&file), e.to_string());
             if !self.development {
                 return Err(broken(&"a store for production has no roots of its own"));
             }
@@ -151,7 +157,9 @@ impl Store {
     pub(crate) fn platform(&self) -> Result<[u8; 32], Error> {
         let mut digest = Sha256::new();
         let policy = self.read(POLICY)?;
-        digest.update(Sha256::digest(policy.as_deref().map_or(&[][..], |bytes| bytes)));
+        digest.update(Sha256::digest(
+            policy.as_deref().map_or(&[][..], |bytes| bytes),
+        ));
         for name in self.names(ROOTS)? {
             digest.update(Sha256::digest(name));
         }
@@ -182,7 +190,12 @@ fn check(policy: &PlatformPolicy) -> Result<(), String> {
             "got chip id {id:?}, expected 128 lower-case hexadecimal digits, or 16 of Turin"
         ));
     }
-    if policy.tdx.tcb_statuses.iter().any(|status| status == "Revoked") {
+    if policy
+        .tdx
+        .tcb_statuses
+        .iter()
+        .any(|status| status == "Revoked")
+    {
         return Err("tdx.tcb_statuses has Revoked".into());
     }
     Ok(())

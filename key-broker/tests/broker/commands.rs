@@ -94,15 +94,42 @@ fn a_store_is_told_what_machines_must_be() {
     let one = "put s kbs:///demo/one/key --file - --image demo";
     let (snp, tdx) = ("01".repeat(32), "01".repeat(48));
     accepts(dir, &format!("{one} --tee snp --instance {snp}"), SECRET);
-    rejects(dir, &format!("{one} --tee tdx --instance {snp} --replace"), SECRET, "HOST_DATA");
-    accepts(dir, &format!("{one} --tee tdx --instance {tdx} --replace"), SECRET);
-    rejects(dir, &format!("{one} --tee tdx --instance 01"), SECRET, "64 or 96");
+    rejects(
+        dir,
+        &format!("{one} --tee tdx --instance {snp} --replace"),
+        SECRET,
+        "HOST_DATA",
+    );
+    accepts(
+        dir,
+        &format!("{one} --tee tdx --instance {tdx} --replace"),
+        SECRET,
+    );
+    rejects(
+        dir,
+        &format!("{one} --tee tdx --instance 01"),
+        SECRET,
+        "64 or 96",
+    );
     let listed = accepts(dir, "list s", b"");
-    assert!(listed.contains(&format!("for demo on tdx, instance {tdx}")), "{listed}");
+    assert!(
+        listed.contains(&format!("for demo on tdx, instance {tdx}")),
+        "{listed}"
+    );
     rejects(dir, "trust-root tdx s vcek", b"", "init --development");
-    rejects(dir, "trust-root snp s --product Rome vcek vlek", b"", "Milan, Genoa or Turin");
+    rejects(
+        dir,
+        "trust-root snp s --product Rome vcek vlek",
+        b"",
+        "Milan, Genoa or Turin",
+    );
     accepts(dir, "init d --development", b"");
-    rejects(dir, "trust-root snp d --product milan vcek vlek", b"", "root name");
+    rejects(
+        dir,
+        "trust-root snp d --product milan vcek vlek",
+        b"",
+        "root name",
+    );
     accepts(dir, "trust-root tdx d vcek", b"");
 }
 

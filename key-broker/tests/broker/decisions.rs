@@ -78,8 +78,8 @@ fn rejects_other_versions_and_tees_at_once() {
     refuse(br#"{"version":"0.4.0","tee":"tpm"}"#, "R_REQUEST");
     refuse(&auth_body("sample"), "R_TEE_SAMPLE");
     refuse(&auth_body("sampledevice"), "R_TEE_SAMPLE");
-    refuse(&auth_body("snp"), "R_TEE_UNSUPPORTED");
-    refuse(&auth_body("tdx"), "R_TEE_UNSUPPORTED");
+    refuse(&auth_body("sgx"), "R_TEE_UNSUPPORTED");
+    refuse(&auth_body("az-snp-vtpm"), "R_TEE_UNSUPPORTED");
     refuse(&auth_body("TPM"), "R_REQUEST");
     assert_eq!(site.broker.auth(peer(), &auth_body("tpm")).status, 200);
 }

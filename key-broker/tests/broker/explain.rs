@@ -75,10 +75,19 @@ fn names_the_file_that_gives_another_register() {
     let (ok, text) = run(&images, &session);
     assert!(ok, "{text}");
     assert!(text.contains("auth: granted\n"), "{text}");
-    assert!(text.contains("attest: refused, R_IMAGE_UNKNOWN\n"), "{text}");
-    assert!(text.contains("The registers match no enrolled image."), "{text}");
+    assert!(
+        text.contains("attest: refused, R_IMAGE_UNKNOWN\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("The registers match no enrolled image."),
+        "{text}"
+    );
     assert!(text.contains("closest is demo version"), "{text}");
-    let because = format!("PCR 9: because the files are those of {}", images[1].display());
+    let because = format!(
+        "PCR 9: because the initrd is that of {}",
+        images[1].display()
+    );
     assert!(text.contains(&because), "{text}");
     assert_eq!(text.matches("refused,").count(), 1, "{text}");
 
@@ -110,8 +119,14 @@ fn tells_of_refused_resources_and_of_what_is_no_measurement() {
     };
     assert!(auth.ends_with("auth: granted") && attest.ends_with("attest: granted"));
     assert!(refused.contains("resource demo/other/none: refused, R_RESOURCE_UNKNOWN"));
-    assert!(refused.contains("The broker has no such resource."), "{refused}");
-    assert!(granted.ends_with("resource demo/boot/key: granted"), "{granted}");
+    assert!(
+        refused.contains("The broker has no such resource."),
+        "{refused}"
+    );
+    assert!(
+        granted.ends_with("resource demo/boot/key: granted"),
+        "{granted}"
+    );
     assert!(find(&b"not json\n"[..], "x").is_err());
 }
 
@@ -150,6 +165,15 @@ fn names_the_machine_that_gives_another_launch_digest() {
     assert!(text.contains(because), "{text}");
     let text = refuse([0xee; 48], &candidates);
     assert!(text.contains("launch digest: nothing fits"), "{text}");
-    let text = refuse([0xee; 48], &Candidates { snp: None, ..candidates });
-    assert!(text.contains("launch digest: not explained: say --firmware"), "{text}");
+    let text = refuse(
+        [0xee; 48],
+        &Candidates {
+            snp: None,
+            ..candidates
+        },
+    );
+    assert!(
+        text.contains("launch digest: not explained: say --firmware"),
+        "{text}"
+    );
 }

@@ -106,6 +106,11 @@ impl Lines {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
+    /// All lines so far, which are then forgotten.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+    }
+
     /// The newest line.
     pub(crate) fn last(&self) -> Value {
         serde_json::from_str(self.text().lines().last().unwrap()).unwrap()
@@ -240,8 +245,13 @@ impl Guest {
     }
 
     pub(crate) fn attest_body(&self, evidence: &TpmEvidence) -> Value {
+        self.body_of(&evidence.to_evidence().json)
+    }
+
+    /// The request with this evidence, in JSON.
+    pub(crate) fn body_of(&self, evidence: &str) -> Value {
         let jwk: Value = serde_json::from_str(&self.key().to_jwk()).unwrap();
-        let evidence: Value = serde_json::from_str(&evidence.to_evidence().json).unwrap();
+        let evidence: Value = serde_json::from_str(evidence).unwrap();
         json!({
             "runtime-data": {"nonce": self.nonce, "tee-pubkey": jwk},
             "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},

@@ -174,14 +174,28 @@ impl Hardware {
         (guest, reply)
     }
 
-    pub(crate) fn send_snp(&self, guest: &Guest, report: [u8; 1184], vek: Option<Vec<u8>>) -> Reply {
+    pub(crate) fn send_snp(
+        &self,
+        guest: &Guest,
+        report: [u8; 1184],
+        vek: Option<Vec<u8>>,
+    ) -> Reply {
+        self.send_body(guest, &self.snp_body(guest, report, vek))
+    }
+
+    pub(crate) fn snp_body(
+        &self,
+        guest: &Guest,
+        report: [u8; 1184],
+        vek: Option<Vec<u8>>,
+    ) -> Value {
         let kind = CertificateKind::Vcek;
         let certificates = vek.map(|der| Certificate { kind, der });
         let evidence = SnpEvidence {
             report,
             certificates: certificates.into_iter().collect(),
         };
-        self.send(guest, &evidence.to_evidence().json)
+        guest.body_of(&evidence.to_evidence().json)
     }
 
     /// Attests in a new session with a changed quote.
@@ -209,17 +223,11 @@ impl Hardware {
             quote,
             event_log: log,
         };
-        self.send(guest, &evidence.to_evidence().json)
+        self.send_body(guest, &guest.body_of(&evidence.to_evidence().json))
     }
 
-    pub(crate) fn send(&self, guest: &Guest, evidence: &str) -> Reply {
-        let jwk: Value = serde_json::from_str(&guest.key().to_jwk()).unwrap();
-        let evidence: Value = serde_json::from_str(evidence).unwrap();
-        let body = json!({
-            "runtime-data": {"nonce": guest.nonce, "tee-pubkey": jwk},
-            "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
-        });
-        let body = serde_json::to_vec(&body).unwrap();
+    pub(crate) fn send_body(&self, guest: &Guest, body: &Value) -> Reply {
+        let body = serde_json::to_vec(body).unwrap();
         self.broker.attest(peer(), Some(&guest.id), &body)
     }
 
@@ -242,10 +250,15 @@ impl Hardware {
         assert!(reply.status >= 400, "{code}: got {}", self.lines.last());
         let line = self.lines.last();
         assert!(text.contains(&format!("{code}:")), "{code}: got {line}");
-        assert_eq!((&line["code"], &line["decision"]), (&json!(code), &json!("refuse")));
+        assert_eq!(
+            (&line["code"], &line["decision"]),
+            (&json!(code), &json!("refuse"))
+        );
         let checks = line["checks"].as_array().unwrap().iter();
         let wrong = checks.filter(|check| check["ok"] == false);
-        let wrong: Vec<_> = wrong.map(|check| check["check"].as_str().unwrap()).collect();
+        let wrong: Vec<_> = wrong
+            .map(|check| check["check"].as_str().unwrap())
+            .collect();
         assert_eq!(wrong, failed, "{line}");
     }
 }

@@ -1,9 +1,12 @@
 //! Twenty thousand bodies near to right ones. None may crash the broker, and
 //! none may be granted unless the very evidence of the session is in it.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 
 use crate::guest::{KEY, Site, auth_body, pcrs, peer};
+use crate::hardware::{Hardware, SNP_KEY};
 use crate::soft_tpm::SoftTpm;
 
 /// xorshift64*: the same bodies each time.
@@ -101,4 +104,67 @@ fn twenty_thousand_altered_bodies_grant_nothing_new() {
     // The broker still works: the next boot gets its key.
     let control = site.attested(2);
     assert_eq!(site.fetch(&control, KEY).status, 200);
+}
+
+/// Each session has evidence of its own, right but for one number or text.
+#[test]
+fn no_single_field_of_a_launchs_evidence_can_be_another() {
+    let site = Hardware::new();
+    let mut random = Random(0x616d_6421);
+    let mut codes = BTreeMap::new();
+    for _ in 0..1_000 {
+        let guest = site.guest("snp");
+        let report = site.report(&guest, |_| {});
+        let vek = report.vek(&site.snp).unwrap();
+        let mut body = site.snp_body(&guest, report.sign(&site.snp).unwrap(), Some(vek));
+        let leaves = leaves(&body, "");
+        // Half of them in what is not an array of bytes: those are few.
+        let few: Vec<_> = leaves
+            .iter()
+            .filter(|at| !at.ends_with(char::is_numeric))
+            .collect();
+        let at = match random.below(2) {
+            0 => &leaves[random.below(leaves.len())],
+            _ => few[random.below(few.len())],
+        };
+        let leaf = body.pointer_mut(at).unwrap();
+        *leaf = match leaf {
+            Value::Number(number) => json!(number.as_u64().unwrap() ^ (1 << random.below(8))),
+            Value::String(text) => json!(format!("{text}x")),
+            Value::Null => json!(0),
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => panic!("{at}"),
+        };
+        let reply = site.send_body(&guest, &body);
+        assert_ne!(reply.status, 200, "{at}: {}", site.lines.last());
+        assert_ne!(reply.status, 500, "{at}");
+        let line = site.lines.last();
+        *codes
+            .entry(line["code"].as_str().unwrap().to_owned())
+            .or_insert(0) += 1;
+        assert_eq!(site.fetch(&guest, SNP_KEY).status, 401);
+    }
+    println!("{codes:?}");
+    assert!(codes.len() > 5, "{codes:?}");
+    let (guest, reply) = site.attest_snp(|_| {});
+    site.granted(&reply);
+    site.granted(&site.fetch(&guest, SNP_KEY));
+}
+
+/// JSON pointers of everything that is neither an object nor an array.
+fn leaves(value: &Value, at: &str) -> Vec<String> {
+    match value {
+        Value::Object(members) => {
+            let inner = members
+                .iter()
+                .flat_map(|(key, value)| leaves(value, &format!("{at}/{key}")));
+            inner.collect()
+        }
+        Value::Array(items) => {
+            let inner = items.iter().enumerate();
+            inner
+                .flat_map(|(i, value)| leaves(value, &format!("{at}/{i}")))
+                .collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![at.to_owned()],
+    }
 }

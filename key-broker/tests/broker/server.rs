@@ -16,15 +16,23 @@ use serde_json::Value;
 use crate::guest::{Guest, KEY, Lines, SECRET, Site, auth_body, pcrs};
 use crate::soft_tpm::SoftTpm;
 
-struct Server {
-    site: Site,
-    lines: Lines,
-    address: SocketAddr,
-    runtime: tokio::runtime::Runtime,
+pub(crate) struct Server {
+    pub(crate) site: Site,
+    pub(crate) lines: Lines,
+    pub(crate) address: SocketAddr,
+    /// None when the broker is a process of its own.
+    _runtime: Option<tokio::runtime::Runtime>,
 }
 
+/// A client's end of a connection.
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
+
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
+        Self::with(ServeOptions::default())
+    }
+
+    pub(crate) fn with(options: ServeOptions) -> Self {
         let site = Site::new();
         let lines = Lines::default();
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -33,46 +41,33 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let options = ServeOptions {
             log: Log::writer(lines.clone()),
-            ..ServeOptions::default()
+            ..options
         };
         runtime.spawn(serve(site.store.clone(), listener, options));
         Self {
             site,
             lines,
             address,
-            runtime,
+            _runtime: Some(runtime),
         }
     }
 
-    fn tls(
-        &self,
-        ca: &Store,
-        name: &str,
-    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        let pem = std::fs::read(ca.ca_path()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(&pem).unwrap())
-            .unwrap();
-        // Exactly what init offers.
-        let mut provider = ring::default_provider();
-        provider.cipher_suites = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
-        provider.kx_groups = vec![ring::kx_group::SECP256R1];
-        let config = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut tcp = TcpStream::connect(self.address)?;
-        tcp.set_read_timeout(Some(Duration::from_secs(60)))?;
-        client.complete_io(&mut tcp)?;
-        Ok(StreamOwned::new(client, tcp))
+    /// A broker that serves this site elsewhere.
+    pub(crate) fn elsewhere(site: Site, address: SocketAddr) -> Self {
+        Self {
+            site,
+            lines: Lines::default(),
+            address,
+            _runtime: None,
+        }
+    }
+
+    pub(crate) fn tls(&self, ca: &Store, name: &str) -> std::io::Result<Tls> {
+        connect(self.address, ca, name)
     }
 
     /// One request on one connection: status, head, body.
-    fn request(&self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    pub(crate) fn request(&self, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
         let mut stream = self.tls(&self.site.store, "localhost").unwrap();
         let length = body.len();
         let head = format!(
@@ -92,7 +87,7 @@ impl Server {
         (status, head, answer[end + 4..].to_vec())
     }
 
-    fn guest(&self) -> Guest {
+    pub(crate) fn guest(&self) -> Guest {
         let (status, head, body) = self.request("POST /kbs/v0/auth HTTP/1.1", &auth_body("tpm"));
         assert_eq!(status, 200);
         let (_, cookie) = head.split_once("set-cookie: kbs-session-id=").unwrap();
@@ -102,7 +97,7 @@ impl Server {
         Guest::new(id, nonce["nonce"].as_str().unwrap())
     }
 
-    fn attest(&self, guest: &Guest, tpm: &SoftTpm) -> u16 {
+    pub(crate) fn attest(&self, guest: &Guest, tpm: &SoftTpm) -> u16 {
         let evidence = tpm.quote(guest.report_data().qualifying_data());
         let body = serde_json::to_vec(&guest.attest_body(&evidence)).unwrap();
         let cookie = format!("Cookie: a=b; kbs-session-id={}", guest.id);
@@ -110,13 +105,36 @@ impl Server {
             .0
     }
 
-    fn fetch(&self, guest: &Guest) -> (u16, String, Vec<u8>) {
+    pub(crate) fn fetch(&self, guest: &Guest) -> (u16, String, Vec<u8>) {
         let cookie = format!("Cookie: kbs-session-id={}", guest.id);
         self.request(
             &format!("GET /kbs/v0/resource/{KEY} HTTP/1.1\r\n{cookie}"),
             &[],
         )
     }
+}
+
+/// A connection to the server of `ca`, with exactly what init offers.
+pub(crate) fn connect(address: SocketAddr, ca: &Store, name: &str) -> std::io::Result<Tls> {
+    let pem = std::fs::read(ca.ca_path()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(&pem).unwrap())
+        .unwrap();
+    let mut provider = ring::default_provider();
+    provider.cipher_suites = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
+    provider.kx_groups = vec![ring::kx_group::SECP256R1];
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut tcp = TcpStream::connect(address)?;
+    tcp.set_read_timeout(Some(Duration::from_secs(60)))?;
+    client.complete_io(&mut tcp)?;
+    Ok(StreamOwned::new(client, tcp))
 }
 
 #[test]
@@ -184,35 +202,4 @@ fn plain_http_gets_nothing() {
     drop(stream.read_to_end(&mut answer));
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     assert_eq!(server.lines.text(), "");
-}
-
-#[test]
-fn two_hundred_guests_at_once_each_get_their_own() {
-    let server = Server::start();
-    // One boot of one TPM is one guest, so each is a boot of its own; the
-    // latch lets only later boots pass, so they fetch in order afterwards.
-    let guests: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..200_u32)
-            .map(|count| {
-                let server = &server;
-                scope.spawn(move || {
-                    let guest = server.guest();
-                    let tpm = SoftTpm::new(0, pcrs(2), count);
-                    assert_eq!(server.attest(&guest, &tpm), 200);
-                    guest
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    for guest in &guests {
-        let (status, _, body) = server.fetch(guest);
-        assert_eq!(status, 200, "{}", server.lines.text());
-        assert_eq!(guest.decrypt(&body), SECRET);
-    }
-    assert_eq!(server.fetch(&guests[0]).0, 401);
-    drop(server.runtime);
 }

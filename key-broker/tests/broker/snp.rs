@@ -19,7 +19,10 @@ fn releases_a_key_to_a_launch_that_is_as_it_should_be() {
     let (guest, reply) = site.attest_snp(|_| {});
     site.granted(&reply);
     let line = site.lines.last();
-    assert_eq!((&line["image"], &line["version"]), (&json!("demo"), &json!(2)));
+    assert_eq!(
+        (&line["image"], &line["version"]),
+        (&json!("demo"), &json!(2))
+    );
     // All that was verified and validated, and the launch.
     assert!(line["checks"].as_array().unwrap().len() > 25, "{line}");
     assert_eq!(line["launch"].as_str().unwrap().len(), 64);
@@ -67,7 +70,11 @@ fn rejects_guests_that_their_host_can_look_into() {
         site.refused(&reply, code, failed);
         site.refused(&site.fetch(&guest, SNP_KEY), "R_TOKEN_MISSING", &[]);
     };
-    refuse(DEBUG, "R_DEBUG", &["guest policy", "guest policy: debugging"]);
+    refuse(
+        DEBUG,
+        "R_DEBUG",
+        &["guest policy", "guest policy: debugging"],
+    );
     let failed = ["guest policy", "guest policy: migration agent"];
     refuse(MIGRATE_MA, "R_MIGRATION", &failed);
     refuse(1 << 20, "R_GUEST_POLICY", &["guest policy"]);
@@ -174,6 +181,11 @@ fn rejects_what_the_root_took_back_or_says_nothing_current_about() {
     site.refused(&reply, "R_REVOKED", &["ASK revocation"]);
     site.refused(&site.fetch(&guest, SNP_KEY), "R_TOKEN_MISSING", &[]);
 
+    // A list that says nothing against it, and is no newer, changes nothing.
+    let clean = site.snp.crl(&[]).unwrap();
+    site.endorse("clean.der", &clean);
+    site.refused(&site.attest_snp(|_| {}).1, "R_REVOKED", &["ASK revocation"]);
+
     site.forget("crl");
     let old = site.snp.crl_until(&[], NOT_BEFORE + 86_400).unwrap();
     site.endorse("crl.der", &old);
@@ -200,7 +212,10 @@ fn uses_certificates_of_the_store_and_of_the_folder_and_no_others() {
     site.endorse("other.der", &other.vek(&site.snp).unwrap());
     site.refused(&send(&site.guest("snp")), "R_VEK_MISSING", &["certificate"]);
     let line = site.endorse("vcek.der", &vek);
-    assert!(line.starts_with("VCEK of Genoa of chip c1c1c1c1c1c1c1c1"), "{line}");
+    assert!(
+        line.starts_with("VCEK of Genoa of chip c1c1c1c1c1c1c1c1"),
+        "{line}"
+    );
     site.granted(&send(&site.guest("snp")));
 
     // What the guest sent is of no use, what is kept is.
@@ -215,9 +230,23 @@ fn uses_certificates_of_the_store_and_of_the_folder_and_no_others() {
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("README"), "not a certificate").unwrap();
     std::fs::write(folder.join("vcek.der"), &vek).unwrap();
-    let Hardware { dir, store, broker, lines, snp, tdx } = site;
+    let Hardware {
+        dir,
+        store,
+        broker,
+        lines,
+        snp,
+        tdx,
+    } = site;
     let broker = broker.with_endorsements(Some(folder));
-    let site = Hardware { dir, store, broker, lines, snp, tdx };
+    let site = Hardware {
+        dir,
+        store,
+        broker,
+        lines,
+        snp,
+        tdx,
+    };
     let guest = site.guest("snp");
     let report = site.report(&guest, |_| {});
     site.granted(&site.send_snp(&guest, report.sign(&site.snp).unwrap(), None));
@@ -251,7 +280,10 @@ fn rejects_evidence_of_another_session() {
     let site = Hardware::new();
     let (old, new) = (site.guest("snp"), site.guest("snp"));
     let report = site.report(&old, |_| {});
-    let (bytes, vek) = (report.sign(&site.snp).unwrap(), report.vek(&site.snp).unwrap());
+    let (bytes, vek) = (
+        report.sign(&site.snp).unwrap(),
+        report.vek(&site.snp).unwrap(),
+    );
     let reply = site.send_snp(&new, bytes, Some(vek.clone()));
     site.refused(&reply, "R_REPORT_DATA", &["report data"]);
     site.granted(&site.send_snp(&old, bytes, Some(vek.clone())));
@@ -276,9 +308,23 @@ fn one_launch_gets_resources_in_one_session() {
     // It is on disk: a broker that was restarted knows it.
     let log = key_broker::log::Log::writer(site.lines.clone());
     let lifetime = std::time::Duration::from_secs(300);
-    let Hardware { dir, store, lines, snp, tdx, .. } = site;
+    let Hardware {
+        dir,
+        store,
+        lines,
+        snp,
+        tdx,
+        ..
+    } = site;
     let broker = key_broker::broker::Broker::new(store.clone(), lifetime, 64, log).unwrap();
-    let site = Hardware { dir, store, broker, lines, snp, tdx };
+    let site = Hardware {
+        dir,
+        store,
+        broker,
+        lines,
+        snp,
+        tdx,
+    };
     let attest = |id: [u8; 32]| site.attest_snp(|report| report.report_id = id);
     site.refused(&attest([1; 32]).1, "R_BOOT_LATCHED", &["released to"]);
     site.refused(&attest([0; 32]).1, "R_REPORT_ID", &["report id"]);
@@ -364,19 +410,30 @@ fn a_production_store_trusts_no_other_root() {
     std::fs::write(&ark, authority.ark()).unwrap();
     std::fs::write(&ask, authority.ask()).unwrap();
     let refused = store.trust_snp_root(PRODUCT, &ark, &ask).unwrap_err();
-    assert!(refused.to_string().contains("init --development"), "{refused}");
+    assert!(
+        refused.to_string().contains("init --development"),
+        "{refused}"
+    );
     assert!(store.trust_tdx_root(&ark).is_err());
     // A development store takes only what has the form of AMD's.
     let site = Hardware::new();
     assert!(site.store.trust_snp_root(PRODUCT, &ask, &ark).is_err());
-    assert!(site.store.trust_snp_root(Product::Milan, &ark, &ask).is_err());
+    assert!(
+        site.store
+            .trust_snp_root(Product::Milan, &ark, &ask)
+            .is_err()
+    );
     site.store.trust_snp_root(PRODUCT, &ark, &ask).unwrap();
     // Roots that were copied into a production store stop it.
     std::fs::create_dir(path.join("trust-roots")).unwrap();
     let roots = site.dir.path().join("store/trust-roots");
     for entry in std::fs::read_dir(roots).unwrap() {
         let entry = entry.unwrap();
-        std::fs::copy(entry.path(), path.join("trust-roots").join(entry.file_name())).unwrap();
+        std::fs::copy(
+            entry.path(),
+            path.join("trust-roots").join(entry.file_name()),
+        )
+        .unwrap();
     }
     assert!(store.endorse(&ark).is_err());
 }

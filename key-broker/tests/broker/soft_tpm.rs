@@ -28,8 +28,19 @@ pub(crate) struct SoftTpm {
 impl SoftTpm {
     /// `which` of the two keys; boot number `reset_count`.
     pub(crate) fn new(which: usize, pcrs: Pcrs, reset_count: u32) -> Self {
+        Self::with_key(&KEYS[which], pcrs, reset_count)
+    }
+
+    /// A key of its own, where two are not enough.
+    pub(crate) fn new_key() -> &'static rsa::PrivateKey {
+        Box::leak(Box::new(
+            rsa::PrivateKey::new(&mut getrandom::SysRng, 2048).unwrap(),
+        ))
+    }
+
+    pub(crate) fn with_key(key: &'static rsa::PrivateKey, pcrs: Pcrs, reset_count: u32) -> Self {
         Self {
-            key: &KEYS[which],
+            key,
             pcrs,
             reset_count,
             selection: vec![0x00, 0x0b, 3, 0xff, 0xff, 0xff],

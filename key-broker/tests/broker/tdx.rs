@@ -20,7 +20,10 @@ fn releases_a_key_to_a_td_that_is_as_it_should_be() {
         let (guest, reply) = site.attest_tdx(|td| td.version = version);
         site.granted(&reply);
         let line = site.lines.last();
-        assert_eq!((&line["image"], &line["version"]), (&json!("demo"), &json!(2)));
+        assert_eq!(
+            (&line["image"], &line["version"]),
+            (&json!("demo"), &json!(2))
+        );
         let reply = site.fetch(&guest, TDX_KEY);
         site.granted(&reply);
         assert_eq!(guest.decrypt(&reply.body), SECRET);
@@ -41,8 +44,17 @@ fn the_token_has_trustees_claims() {
     assert_eq!(tdx["tcb_status"], "UpToDate");
     assert_eq!(tdx["td_attributes"]["debug"], false);
     assert_eq!(tdx["td_attributes"]["septve_disable"], true);
-    for (claim, value) in [("mr_td", "d0"), ("rtmr_0", "aa"), ("rtmr_1", "02"), ("rtmr_2", "22")] {
-        assert_eq!(tdx["quote"]["body"][claim], json!(value.repeat(48)), "{claim}");
+    for (claim, value) in [
+        ("mr_td", "d0"),
+        ("rtmr_0", "aa"),
+        ("rtmr_1", "02"),
+        ("rtmr_2", "22"),
+    ] {
+        assert_eq!(
+            tdx["quote"]["body"][claim],
+            json!(value.repeat(48)),
+            "{claim}"
+        );
     }
 }
 
@@ -50,10 +62,23 @@ fn the_token_has_trustees_claims() {
 fn rejects_tds_that_others_can_look_into() {
     let site = Hardware::new();
     let (guest, reply) = site.attest_tdx(|td| td.td_attributes |= 1);
-    site.refused(&reply, "R_DEBUG", &["TD attributes", "TD attributes: debug"]);
+    site.refused(
+        &reply,
+        "R_DEBUG",
+        &["TD attributes", "TD attributes: debug"],
+    );
     site.refused(&site.fetch(&guest, TDX_KEY), "R_TOKEN_MISSING", &[]);
     let (_, reply) = site.attest_tdx(|td| td.td_attributes |= 1 << 29);
-    site.refused(&reply, "R_MIGRATION", &["TD attributes", "TD attributes: migration"]);
+    site.refused(&reply, "R_MIGRATION", &[CRYPTO]);
+    let (_, reply) = site.attest_tdx(|td| td.td_attributes = 0);
+    site.refused(&reply, "R_GUEST_POLICY", &[CRYPTO]);
+    // Debugging by another bit of its byte.
+    let (_, reply) = site.attest_tdx(|td| td.td_attributes |= 1 << 4);
+    site.refused(
+        &reply,
+        "R_DEBUG",
+        &["TD attributes", "TD attributes: debug"],
+    );
     let (_, reply) = site.attest_tdx(|td| {
         td.version = 5;
         td.mr_service_td = [1; 48];
@@ -86,7 +111,11 @@ fn rejects_platforms_by_what_the_collateral_says() {
         next_update: NOT_BEFORE + 86_400,
         ..Collateral::default()
     };
-    site.refused(&with(expired), "R_COLLATERAL_EXPIRED", &["TCB info validity"]);
+    site.refused(
+        &with(expired),
+        "R_COLLATERAL_EXPIRED",
+        &["TCB info validity"],
+    );
     let revoked = Collateral {
         pck_revoked: true,
         ..Collateral::default()
@@ -108,7 +137,11 @@ fn rejects_a_foreign_root() {
     let foreign = Authority::new(Keys::Foreign).unwrap();
     let guest = site.guest("tdx");
     let quote = foreign.quote(&site.td(&guest, |_| {})).unwrap();
-    site.refused(&site.send_tdx(&guest, quote.clone(), None), "R_CHAIN", &[CRYPTO]);
+    site.refused(
+        &site.send_tdx(&guest, quote.clone(), None),
+        "R_CHAIN",
+        &[CRYPTO],
+    );
     let collateral = foreign.collateral(&Collateral::default()).unwrap();
     let path = site.write("foreign.json", collateral.as_bytes());
     assert!(site.store.endorse(&path).is_err());
@@ -116,7 +149,10 @@ fn rejects_a_foreign_root() {
     let folder = site.dir.path().join("store/endorsements");
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             std::fs::write(path, &collateral).unwrap();
         }
     }

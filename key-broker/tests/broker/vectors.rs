@@ -10,16 +10,16 @@ use sha2::Sha256;
 
 use crate::guest::{member, open, unwrap};
 
-fn vectors() -> Value {
+pub(crate) fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/rcar-vectors.json")).unwrap()
 }
 
-fn text<'a>(handshake: &'a Value, name: &str) -> &'a str {
+pub(crate) fn text<'a>(handshake: &'a Value, name: &str) -> &'a str {
     handshake[name].as_str().unwrap()
 }
 
 /// The content key of a JWE, by the private key it was made for.
-fn content_key(handshake: &Value, jwe: &Value) -> Vec<u8> {
+pub(crate) fn content_key(handshake: &Value, jwe: &Value) -> Vec<u8> {
     let pem = text(handshake, "private_key_pkcs8_pem");
     let wrapped = member(jwe, "encrypted_key");
     let header: Value = serde_json::from_slice(&member(jwe, "protected")).unwrap();

@@ -46,28 +46,12 @@ pub enum CertificateKind {
     Vlek,
 }
 
-/// GUID, in the byte order of its text, kind, and the protocol's name of it.
-const KINDS: [(u128, CertificateKind, &str); 4] = [
-    (
-        0xc0b4_06a4_a803_4952_9743_3fb6_014c_d0ae,
-        CertificateKind::Ark,
-        "ARK",
-    ),
-    (
-        0x4ab7_b379_bbac_4fe4_a02f_05ae_f327_c782,
-        CertificateKind::Ask,
-        "ASK",
-    ),
-    (
-        0x63da_758d_e664_4564_adc5_f4b9_3be8_accd,
-        CertificateKind::Vcek,
-        "VCEK",
-    ),
-    (
-        0xa807_4bc2_a25a_483e_aae6_39c0_45a0_b8a1,
-        CertificateKind::Vlek,
-        "VLEK",
-    ),
+/// What marks each kind in the host's table: a GUID, in the byte order of its text.
+const GUIDS: [(u128, CertificateKind); 4] = [
+    (0xc0b406a4a803495297433fb6014cd0ae, CertificateKind::Ark),
+    (0x4ab7b379bbac4fe4a02f05aef327c782, CertificateKind::Ask),
+    (0x63da758de6644564adc5f4b93be8accd, CertificateKind::Vcek),
+    (0xa8074bc2a25a483eaae639c045a0b8a1, CertificateKind::Vlek),
 ];
 
 impl SnpEvidence {
@@ -93,7 +77,7 @@ impl SnpEvidence {
     pub fn to_evidence(&self) -> Evidence {
         let report = report_json(&self.report).unwrap_or_else(|| "null".into());
         let entries = self.certificates.iter().map(|Certificate { kind, der }| {
-            let name = KINDS.iter().find(|row| row.1 == *kind).map_or("", |r| r.2);
+            let name = format!("{kind:?}").to_ascii_uppercase();
             format!("{{\"cert_type\":\"{name}\",\"data\":{der:?}}}")
         });
         let chain = match &entries.collect::<Vec<_>>()[..] {
@@ -125,7 +109,7 @@ fn certificates(table: &[u8]) -> Option<Vec<Certificate>> {
             return Some(certificates);
         }
         let der = table.get(offset..)?.get(..length)?.to_vec();
-        if let Some((_, kind, _)) = KINDS.into_iter().find(|row| row.0 == guid) {
+        if let Some((_, kind)) = GUIDS.into_iter().find(|row| row.0 == guid) {
             certificates.push(Certificate { kind, der });
         }
     }

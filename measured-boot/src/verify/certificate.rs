@@ -8,7 +8,7 @@ use rsa::pkcs8::DecodePublicKey;
 use rsa::signature::Verifier;
 use rsa::{PublicKey, pss};
 use sha2::Sha384;
-use x509_cert::crl::CertificateList;
+use x509_cert::crl::{CertificateList, TbsCertList};
 use x509_cert::der::asn1::{BitString, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::time::Time;
@@ -116,18 +116,33 @@ impl Certificate {
         algorithm == RSASSA_PSS && verifying.verify(message, &signature).is_ok()
     }
 
-    /// The CRL of `self` that was made last. One that `self` did not sign is
-    /// chosen only where there is no other, to be refused by name.
-    pub(super) fn newest_crl<'a>(&self, lists: &'a [Vec<u8>]) -> Option<&'a Vec<u8>> {
+    /// The CRL of `self` that was made last; of several made then, one that
+    /// takes `certificate` back. One that `self` did not sign is chosen only
+    /// where there is no other, to be refused by name.
+    pub(super) fn newest_crl<'a>(
+        &self,
+        lists: &'a [Vec<u8>],
+        certificate: &Self,
+    ) -> Option<&'a Vec<u8>> {
         let subject = self.inner.tbs_certificate().subject();
         let of_self = lists.iter().filter_map(|der| {
-            let list = <CertificateList>::from_der(der).ok()?;
-            let named = list.tbs_cert_list.issuer == *subject;
-            let made = seconds(list.tbs_cert_list.this_update);
-            named.then(|| (self.signed_crl(&list), made, der))
+            let crl = <CertificateList>::from_der(der).ok()?;
+            let list = &crl.tbs_cert_list;
+            let order = (
+                self.signed_crl(&crl),
+                seconds(list.this_update),
+                certificate.is_in(list),
+            );
+            (list.issuer == *subject).then_some((order, der))
         });
-        let (_, _, der) = of_self.max_by_key(|(signed, made, _)| (*signed, *made))?;
+        let (_, der) = of_self.max_by_key(|(order, _)| *order)?;
         Some(der)
+    }
+
+    fn is_in(&self, list: &TbsCertList) -> bool {
+        let serial = self.serial_number();
+        let mut revoked = list.revoked_certificates.iter().flatten();
+        revoked.any(|entry| entry.serial_number.as_bytes() == serial)
     }
 
     /// Whether `self` signed a CRL, DER.
@@ -196,10 +211,7 @@ impl Certificate {
             current,
         )?;
         let serial = certificate.serial_number();
-        let revoked = list.revoked_certificates.iter().flatten();
-        let is_revoked = revoked
-            .clone()
-            .any(|entry| entry.serial_number.as_bytes() == serial);
+        let is_revoked = certificate.is_in(list);
         let word = if is_revoked { "revoked" } else { "not revoked" };
         table.require(
             &format!("{} revocation", certificate.name),

@@ -162,7 +162,7 @@ fn check_chain(
     }
     match endorsements.revocation {
         Revocation::Lists(lists) => {
-            let Some(list) = root.newest_crl(lists) else {
+            let Some(list) = root.newest_crl(lists, &signer) else {
                 let got = format!("{} CRLs, none of it", lists.len());
                 return table.refuse("CRL", got, format!("a CRL of {}", root.subject()));
             };

@@ -1,5 +1,7 @@
 //! Firmware that is not what a prediction needs, and registers of real TDs.
 
+use std::io::Read;
+
 use sha2::digest::Output;
 use sha2::{Digest, Sha384};
 
@@ -143,6 +145,25 @@ fn mrtd_is_the_hash_of_every_call_in_the_order_of_the_vmm() {
         let expected: [u8; 48] = Sha384::digest(transcript(&firmware(), order)).into();
         assert_eq!(mrtd(&firmware(), order), Ok(expected), "{order:?}");
     }
+}
+
+/// The firmware of Ubuntu 25.04, for which virtee/tdx-measure has this value.
+#[test]
+fn mrtd_of_a_released_firmware_is_what_another_tool_computes() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/vectors/tdx/ovmf-2025.02-3ubuntu2.fd.gz"
+    );
+    let mut file = Vec::new();
+    let compressed = std::fs::File::open(path).unwrap();
+    flate2::read::GzDecoder::new(compressed)
+        .read_to_end(&mut file)
+        .unwrap();
+    let expected = "7357a10d2e2724dffe68813e3cc4cfcde6814d749f2fb62e3953e54f6e0b50a2\
+                    19786afe2cd478f684b52c61837e1114";
+    let of = |order| base16::encode(&mrtd(&file, order).unwrap());
+    assert_eq!(of(PageOrder::EachPage), expected);
+    assert_ne!(of(PageOrder::EachSection), expected);
 }
 
 #[test]

@@ -80,8 +80,8 @@ fn rejects_quotes_of_other_platforms_and_times() {
             "phala-uptodate.quote.dat",
             "phala-uptodate",
             1_795_000_000,
-            crypto,
-            "Expired",
+            "TCB info validity",
+            "2025-07-19",
         ),
         (
             "phala-uptodate.quote.dat",
