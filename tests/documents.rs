@@ -67,6 +67,7 @@ fn threat_model_names_only_cases_that_exist() {
         "disks",
         "outcomes",
         "peers",
+        "processors",
         "volumes",
     ];
     let threats = read("docs/threat-model.md");

@@ -2,28 +2,28 @@
 
 mod explain;
 mod list;
+mod secret;
 mod serve;
 mod tpm;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use measured_boot::manifest::{Resource, Tee};
 use measured_boot::verify::snp::Product;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use self::explain::Explain;
 use self::tpm::TpmSource;
 use crate::log::Log;
 use crate::server::ServeOptions;
 use crate::store::attesters::AkId;
-use crate::store::resources::{Binding, Instance, MAX_VALUE};
+use crate::store::resources::{Binding, Instance};
 use crate::store::{InitOptions, Store};
 
 /// A small key broker that speaks the protocol of Trustee KBS.
@@ -280,7 +280,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
                 tee,
                 instance,
             };
-            let value = read_secret(&file)?;
+            let value = secret::read(&file)?;
             Ok(Store::open(&dir)?.put(&resource, &value, binding, replace)?)
         }
         Command::Remove { dir, resource } => Ok(Store::open(&dir)?.remove(&resource)?),
@@ -371,36 +371,6 @@ pub fn run(arguments: Arguments) -> Result<()> {
             serve::serve_until_signal(store, listen, port_file.as_deref(), options)
         }
     }
-}
-
-/// Reads a secret into one buffer, which is zeroed.
-fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let limit = MAX_VALUE.saturating_add(1);
-    let mut bytes = Zeroizing::new(vec![0; limit]);
-    let (mut input, object): (Box<dyn Read>, _) = if path == Path::new("-") {
-        (Box::new(io::stdin()), "standard input".into())
-    } else {
-        let file = fs::File::open(path);
-        let object = path.display().to_string();
-        let file = file.with_context(|| format!("cannot open {object}"))?;
-        (Box::new(file), object)
-    };
-    let mut length: usize = 0;
-    loop {
-        let free = bytes.get_mut(length..).unwrap_or_default();
-        match input
-            .read(free)
-            .with_context(|| format!("cannot read {object}"))?
-        {
-            0 => break,
-            read => length = length.saturating_add(read),
-        }
-    }
-    if length > MAX_VALUE {
-        bail!("cannot take the secret in {object}: it is larger than {MAX_VALUE} bytes");
-    }
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 fn show(json: bool, value: &impl Serialize, text: String) -> Result<()> {

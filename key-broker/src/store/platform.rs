@@ -155,13 +155,15 @@ impl Store {
 
     /// Digest of policy and roots, so that a session notices a change.
     pub(crate) fn platform(&self) -> Result<[u8; 32], Error> {
+        let mut files = vec![POLICY.to_owned()];
+        let roots = self.names(ROOTS)?.into_iter();
+        files.extend(roots.map(|name| format!("{ROOTS}/{name}")));
         let mut digest = Sha256::new();
-        let policy = self.read(POLICY)?;
-        digest.update(Sha256::digest(
-            policy.as_deref().map_or(&[][..], |bytes| bytes),
-        ));
-        for name in self.names(ROOTS)? {
-            digest.update(Sha256::digest(name));
+        for file in files {
+            let bytes = self.read(&file)?;
+            digest.update(Sha256::digest(
+                bytes.as_deref().map_or(&[][..], |bytes| bytes),
+            ));
         }
         Ok(digest.finalize().into())
     }

@@ -72,12 +72,21 @@ pub(crate) fn values(version: u8) -> ReferenceValues {
 }
 
 pub(crate) fn policy() -> Value {
+    policy_of(PRODUCT)
+}
+
+fn policy_of(product: Product) -> Value {
     let minimum = json!({ "bootloader": 10, "tee": 1, "snp": 23, "microcode": 88 });
-    json!({ "snp": { "products": ["Genoa"], "minimum_tcb": { "Genoa": minimum } } })
+    let name = product.name();
+    json!({ "snp": { "products": [name], "minimum_tcb": { name: minimum } } })
 }
 
 impl Hardware {
     pub(crate) fn new() -> Self {
+        Self::of(PRODUCT)
+    }
+
+    pub(crate) fn of(product: Product) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = InitOptions {
             development: true,
@@ -99,13 +108,15 @@ impl Hardware {
             store,
             broker,
             lines,
-            snp: snp::Authority::new(Keys::Test, PRODUCT).unwrap(),
+            snp: snp::Authority::new(Keys::Test, product).unwrap(),
             tdx: tdx::Authority::new(Keys::Test).unwrap(),
         };
-        site.set_policy(&policy());
+        site.set_policy(&policy_of(product));
         let ark = site.write("ark.der", site.snp.ark());
         let ask = site.write("ask.der", site.snp.ask());
-        site.store.trust_snp_root(PRODUCT, &ark, &ask).unwrap();
+        let asvk = site.write("asvk.der", site.snp.asvk());
+        site.store.trust_snp_root(product, &ark, &ask).unwrap();
+        site.store.trust_snp_root(product, &ark, &asvk).unwrap();
         let root = site.write("root.der", site.tdx.root());
         site.store.trust_tdx_root(&root).unwrap();
         let crl = site.snp.crl(&[]).unwrap();
@@ -156,7 +167,7 @@ impl Hardware {
 
     /// A report of version 2 of the image, as it should be but for `change`.
     pub(crate) fn report(&self, guest: &Guest, change: impl Fn(&mut snp::Report)) -> snp::Report {
-        let mut report = snp::Report::new(PRODUCT);
+        let mut report = snp::Report::new(self.snp.product());
         report.measurement = LAUNCH;
         report.measurement[0] = 2;
         report.report_data[..48].copy_from_slice(&guest.report_data().0);
