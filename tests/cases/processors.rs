@@ -137,6 +137,12 @@ fn gets_its_keys(tee: &'static str) -> Result<()> {
         decisions == ["released", "released"],
         "the broker decided {decisions:?}"
     );
+    let log = hardware.site.broker_log();
+    let replayed = log.contains("\"event log\"");
+    ensure!(
+        replayed == (tee == "tdx"),
+        "the event log was judged: {replayed}"
+    );
     Ok(())
 }
 
