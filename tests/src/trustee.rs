@@ -109,7 +109,10 @@ impl Trustee {
     fn admin(&self, path: &str, body: &[u8]) -> Result<()> {
         let client = Client::new(&self.tls(), self.port)?;
         let bearer = format!("Bearer {}", self.token);
-        let headers = [("Authorization", bearer.as_str())];
+        let headers = [
+            ("Authorization", bearer.as_str()),
+            ("Content-Type", "application/json"),
+        ];
         let answer = client.send("POST", &format!("/kbs/v0/{path}"), &headers, body)?;
         ensure!(
             answer.status == 200,

@@ -31,6 +31,24 @@ pub(crate) fn mutants(message: &Value) -> Vec<Mutant> {
     all
 }
 
+/// The mutants of the value at a JSON pointer.
+pub(crate) fn mutants_at(message: &Value, pointer: &str) -> Vec<Mutant> {
+    const MARK: &str = "\"the value\"";
+    let mut marked = message.clone();
+    *marked.pointer_mut(pointer).unwrap() = serde_json::from_str(MARK).unwrap();
+    let marked = marked.to_string();
+    let mut all = Vec::new();
+    walk(
+        message.pointer(pointer).unwrap(),
+        pointer,
+        &mut |what, text| {
+            let text = marked.replacen(MARK, &text, 1);
+            all.push(Mutant { what, text });
+        },
+    );
+    all
+}
+
 /// Calls `emit` with each mutation of `node` and the text that takes its place.
 fn walk(node: &Value, name: &str, emit: &mut dyn FnMut(String, String)) {
     for (kind, text) in replacements(node) {
@@ -73,7 +91,13 @@ fn walk(node: &Value, name: &str, emit: &mut dyn FnMut(String, String)) {
             ] {
                 emit(format!("{name}: {kind}"), array(parts));
             }
+            // Of bytes, the first, one in the middle and the last.
+            let bytes = elements.iter().all(Value::is_number);
+            let some = [0, elements.len() / 2, elements.len() - 1];
             for (at, element) in elements.iter().enumerate() {
+                if bytes && !some.contains(&at) {
+                    continue;
+                }
                 walk(element, &format!("{name}/{at}"), &mut |what, text| {
                     let mut parts = parts.clone();
                     parts[at] = text;
@@ -84,6 +108,9 @@ fn walk(node: &Value, name: &str, emit: &mut dyn FnMut(String, String)) {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
+
+/// Members, each with the text of its value.
+type Members = Vec<(String, String)>;
 
 fn object(parts: &[(String, String)]) -> String {
     let members: Vec<_> = parts
@@ -96,7 +123,7 @@ fn object(parts: &[(String, String)]) -> String {
 /// What can be done with a member apart from its value.
 fn memberships(parts: &[(String, String)], at: usize) -> Vec<(&'static str, String)> {
     let (key, value) = parts[at].clone();
-    let with = |edit: &dyn Fn(&mut Vec<(String, String)>)| {
+    let with = |edit: &dyn Fn(&mut Members)| {
         let mut parts = parts.to_vec();
         edit(&mut parts);
         object(&parts)
@@ -181,6 +208,11 @@ fn replacements(node: &Value) -> Vec<(String, String)> {
     ]);
     if let Value::String(text) = node {
         all.extend(texts(text));
+    }
+    if let Some(number) = node.as_u64() {
+        for other in [number ^ 1, number ^ 0x80, number.wrapping_add(1 << 32)] {
+            all.push((format!("became {other}, of {number}"), other.to_string()));
+        }
     }
     all
 }

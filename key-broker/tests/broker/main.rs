@@ -9,12 +9,14 @@
     reason = "a test fails by panicking; clippy exempts only functions marked as tests"
 )]
 
+mod bodies;
 mod commands;
 mod decisions;
 mod explain;
 mod fields;
 mod guest;
 mod hardware;
+mod hardware_fields;
 mod heads;
 mod load;
 mod mutations;
@@ -25,6 +27,7 @@ mod server;
 mod single_field;
 mod snp;
 mod soft_tpm;
+mod states;
 mod stock_client;
 mod swtpm;
 mod tdx;

@@ -2,7 +2,7 @@
 //! of a session, through TLS and HTTP.
 //!
 //! A mutant is granted only where it means the same as the right request, by
-//! the rules in [`same_body`] and [`heads::meaning`]. Every refusal of the
+//! the rules in `bodies` and `heads`. Every refusal of the
 //! broker has one code and one line in the log. What is not HTTP is answered
 //! with a bare status and no line. Nothing gives a secret away.
 
@@ -10,65 +10,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use key_broker::ServeOptions;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::bodies::{attest_mutants, auth_meaning, same_body, transplant};
 use crate::guest::{Guest, KEY, SECRET, pcrs};
 use crate::secrets::gives_away;
 use crate::server::Server;
 use crate::soft_tpm::SoftTpm;
+use crate::states::{Endpoint, STATES, State, right};
 use crate::wire::{Answer, Message, Wire};
 use crate::{fields, heads};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    /// No session.
-    None,
-    /// Opened, not attested.
-    Opened,
-    /// Attested, and got its resource.
-    Attested,
-    /// Attested without success.
-    Failed,
-    /// Past its lifetime; it had attested.
-    Expired,
-    /// Another session of the same boot got its resource.
-    Elsewhere,
-}
-
-const STATES: [State; 6] = [
-    State::None,
-    State::Opened,
-    State::Attested,
-    State::Failed,
-    State::Expired,
-    State::Elsewhere,
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Endpoint {
-    Auth,
-    Attest,
-    Cookie,
-    Bearer,
-    /// Administration, which is not on the network.
-    Admin,
-}
-
-/// What the right request gets: a code, or `granted`.
-fn right(state: State, endpoint: Endpoint) -> &'static str {
-    match (endpoint, state) {
-        (Endpoint::Auth, _) => "granted",
-        (Endpoint::Attest, State::None) => "R_SESSION_MISSING",
-        (Endpoint::Attest, State::Opened) => "granted",
-        (Endpoint::Attest, State::Attested | State::Failed) => "R_SESSION_USED",
-        (Endpoint::Attest, State::Expired) => "R_SESSION_EXPIRED",
-        (_, State::Elsewhere) => "R_BOOT_LATCHED",
-        (Endpoint::Cookie | Endpoint::Bearer, State::Attested) => "granted",
-        (Endpoint::Cookie | Endpoint::Bearer, _) => "R_TOKEN_MISSING",
-        (Endpoint::Admin, _) => unreachable!(),
-    }
-}
 
 type Counts = BTreeMap<(State, Endpoint), BTreeMap<String, usize>>;
 
@@ -213,11 +164,12 @@ impl<'a> Scene<'a> {
     }
 
     fn auth(&mut self) {
-        let with_session = |message: Message, guest: &Guest| match self.state {
-            State::None => message,
-            _ => message.header("Cookie", &format!("kbs-session-id={}", guest.id)),
+        let cookie = format!("kbs-session-id={}", self.guest.id);
+        let message = if self.state == State::None {
+            auth()
+        } else {
+            auth().header("Cookie", &cookie)
         };
-        let message = with_session(auth(), &self.guest);
         let body = auth_json();
         assert_eq!(self.send(Endpoint::Auth, "right", &message).0, "granted");
         for mutant in fields::mutants(&body) {
@@ -292,12 +244,12 @@ impl<'a> Scene<'a> {
     }
 
     fn resource(&mut self, endpoint: Endpoint) {
-        let message = match endpoint {
-            _ if self.state == State::None => resource(),
-            Endpoint::Cookie => {
-                resource().header("Cookie", &format!("kbs-session-id={}", self.guest.id))
-            }
-            _ => resource().header("Authorization", &format!("Bearer {}", self.token)),
+        let message = if self.state == State::None {
+            resource()
+        } else if endpoint == Endpoint::Cookie {
+            resource().header("Cookie", &format!("kbs-session-id={}", self.guest.id))
+        } else {
+            resource().header("Authorization", &format!("Bearer {}", self.token))
         };
         let right = right(self.state, endpoint);
         assert_eq!(
@@ -344,74 +296,6 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn attest_mutants(message: &Message) -> Vec<(String, Message)> {
-    let body: Value = serde_json::from_slice(&message.body).unwrap();
-    let with = |mutant: fields::Mutant| {
-        let mut message = message.clone();
-        message.body = mutant.text.into_bytes();
-        (mutant.what, message)
-    };
-    let bodies = fields::mutants(&body).into_iter().map(with);
-    bodies.chain(heads::mutants(message)).collect()
-}
-
-/// The mutant of `template`, as one of another session's message. Making all
-/// mutants of each session's message would take minutes.
-fn transplant(
-    what: &str,
-    mutant: Message,
-    template: &Message,
-    message: &Message,
-) -> Option<Message> {
-    if template.body == message.body {
-        return Some(mutant);
-    }
-    let of_session = [
-        "nonce",
-        "tpm_quote/message",
-        "tpm_quote/signature",
-        "tee-pubkey/x",
-        "tee-pubkey/y",
-        "Cookie",
-    ];
-    if of_session.iter().any(|field| what.contains(field)) {
-        let mut all = attest_mutants(message).into_iter();
-        return all
-            .find(|(other, _)| other == what)
-            .map(|(_, mutant)| mutant);
-    }
-    let mut mutant = mutant;
-    let mut body = String::from_utf8(mutant.body).unwrap();
-    for (old, new) in session_texts(template).iter().zip(session_texts(message)) {
-        body = body.replace(old, &new);
-        for (_, value) in &mut mutant.headers {
-            *value = value.replace(old, &new);
-        }
-    }
-    mutant.body = body.into_bytes();
-    Some(mutant)
-}
-
-/// Where messages of two sessions of one guest differ.
-fn session_texts(message: &Message) -> Vec<String> {
-    let body: Value = serde_json::from_slice(&message.body).unwrap();
-    let evidence = &body["tee-evidence"]["primary_evidence"]["tpm_quote"];
-    let key = &body["runtime-data"]["tee-pubkey"];
-    let nonce = &body["runtime-data"]["nonce"];
-    let mut texts: Vec<String> = [
-        nonce,
-        &key["x"],
-        &key["y"],
-        &evidence["message"],
-        &evidence["signature"],
-    ]
-    .iter()
-    .map(|text| text.as_str().unwrap().to_owned())
-    .collect();
-    texts.extend(message.headers.last().map(|(_, cookie)| cookie.clone()));
-    texts
-}
-
 /// What is administered: everything in the store but the latch.
 fn files(server: &Server) -> String {
     format!(
@@ -435,45 +319,14 @@ fn resource() -> Message {
     Message::new("GET", &format!("/kbs/v0/resource/{KEY}"), b"")
 }
 
-/// Version and TEE; that the parameters are there, not what they are.
-fn auth_meaning(body: &[u8]) -> Option<[String; 2]> {
-    let body: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
-    body.get("extra-params")?;
-    let text = |name| serde_json::from_str(body.get(name)?.get()).ok();
-    Some([text("version")?, text("tee")?])
-}
-
-/// Members that the protocol does not know are ignored where Trustee ignores
-/// them, which is not in evidence; absent init-data may be null.
-fn same_body(one: &[u8], other: &[u8]) -> bool {
-    attest_meaning(one).is_some_and(|meaning| Some(meaning) == attest_meaning(other))
-}
-
-fn attest_meaning(body: &[u8]) -> Option<Vec<Value>> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let pointers = [
-        "/runtime-data/nonce",
-        "/runtime-data/tee-pubkey/kty",
-        "/runtime-data/tee-pubkey/crv",
-        "/runtime-data/tee-pubkey/alg",
-        "/runtime-data/tee-pubkey/x",
-        "/runtime-data/tee-pubkey/y",
-        "/tee-evidence/primary_evidence",
-        "/tee-evidence/additional_evidence",
-    ];
-    let known = |pointer: &&str| body.pointer(pointer).cloned();
-    let meaning: Vec<_> = pointers.iter().filter_map(known).collect();
-    let no_init_data = body.get("init-data").is_none_or(Value::is_null);
-    (meaning.len() == pointers.len() && no_init_data).then_some(meaning)
-}
-
 const LIFETIME: Duration = Duration::from_secs(4);
 
 fn walk(state: State) -> Counts {
     let server = Server::with(ServeOptions {
-        session: match state {
-            State::Expired => LIFETIME,
-            _ => Duration::from_secs(3600),
+        session: if state == State::Expired {
+            LIFETIME
+        } else {
+            Duration::from_secs(3600)
         },
         sessions: 1_000_000,
         ..ServeOptions::default()

@@ -12,9 +12,9 @@ use sha2::digest::Output;
 
 use super::{Error, LowMemory, Payload, authenticode, linux, uki};
 
-/// What OVMF appends to the command line when there is an initrd: the kernel
-/// opens it by this name.
-const LOADER_SUFFIX: &str = " initrd=initrd";
+/// What OVMF adds to the command line when there is an initrd, which the kernel
+/// opens by this name.
+const LOADER_WORD: &str = "initrd=initrd";
 const BOOT_ACTION: &[u8] = b"Calling EFI Application from Boot Option";
 const EXIT_ACTION: &[u8] = b"Exit Boot Services Invocation";
 const EXITED_ACTION: &[u8] = b"Exit Boot Services Returned with Success";
@@ -42,7 +42,7 @@ pub(super) struct Event<D: Digest> {
 }
 
 /// The events of each boot that is possible: what QEMU writes into a kernel
-/// depends on the machine.
+/// depends on the machine, where OVMF puts its word on its version.
 pub(super) fn boots<D: Digest>(
     payload: &Payload<'_>,
     memory: LowMemory,
@@ -56,17 +56,28 @@ where
             initrd,
             cmdline,
         } => {
-            let cmdline = D::digest(load_options(cmdline, LOADER_SUFFIX)?);
+            // OVMF 2022.11 to 2025.02 puts its word last, 2026.08 first.
+            let lines = [
+                format!("{cmdline} {LOADER_WORD}"),
+                format!("{LOADER_WORD} {cmdline}"),
+            ];
+            let [last, first] = lines.map(|line| load_options(&line).map(D::digest));
+            let (last, first) = (last?, first?);
             let (initrd, kernels) = rayon::join(
                 || D::digest(initrd),
                 || kernels::<D>(kernel, initrd.len(), memory),
             );
-            let boot = |kernel| direct::<D>(kernel, cmdline.clone(), initrd.clone());
-            Ok(kernels?.into_iter().map(boot).collect())
+            let kernels = kernels?;
+            let with = |line: Output<D>| {
+                let initrd = &initrd;
+                let kernels = kernels.iter().cloned();
+                kernels.map(move |kernel| direct::<D>(kernel, line.clone(), initrd.clone()))
+            };
+            Ok(with(last).chain(with(first)).collect())
         }
         Payload::Uki(image) => {
             let uki = uki::Uki::parse(image)?;
-            let cmdline = D::digest(load_options(uki.cmdline, "")?);
+            let cmdline = D::digest(load_options(uki.cmdline)?);
             Ok(vec![unified::<D>(image, &uki, cmdline)?])
         }
     }
@@ -156,7 +167,7 @@ fn exit_boot_services<D: Digest>() -> [Event<D>; 2] {
 }
 
 /// The kernel's load options, as its EFI stub measures them.
-pub(super) fn load_options(cmdline: &str, suffix: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn load_options(cmdline: &str) -> Result<Vec<u8>, Error> {
     // OVMF widens byte by byte; QEMU reads "vga=" and changes the kernel by it.
     if !cmdline.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
         return Err(Error::Cmdline {
@@ -168,7 +179,7 @@ pub(super) fn load_options(cmdline: &str, suffix: &str) -> Result<Vec<u8>, Error
             cause: "contains vga=, which the loader acts on",
         });
     }
-    let text = [cmdline, suffix, "\0"].concat();
+    let text = [cmdline, "\0"].concat();
     Ok(text.encode_utf16().flat_map(u16::to_le_bytes).collect())
 }
 

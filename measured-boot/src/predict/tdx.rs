@@ -84,7 +84,7 @@ pub fn tdx(payload: &Payload<'_>, td: &Td<'_>, logs: Vec<TdxLog>) -> Result<TdxV
         })
     });
     let rtmr2 = boots
-        .first()
+        .iter()
         .map(|events| replay(events.iter().filter(is_in_rtmr2)).into());
     Ok(TdxValues {
         assumptions: assumptions(payload, td),
@@ -177,7 +177,9 @@ fn assumptions(payload: &Payload<'_>, td: &Td<'_>) -> Vec<String> {
                  header filled for {} of memory below 4 GiB",
                 td.memory
             ),
-            "RTMR2: \" initrd=initrd\" follows the command line".to_owned(),
+            "RTMR2: \"initrd=initrd\" stands after the command line (OVMF 2022.11 to 2025.02) or before it \
+             (2026.08); both are predicted"
+                .to_owned(),
         ],
         Payload::Uki(_) => vec![
             "RTMR1: the UKI is started from a disk without GPT, which would be measured".to_owned(),

@@ -46,7 +46,10 @@ pub(super) fn print(
             "  the UKI is the boot loader of a disk; nothing lies beside it"
         )?;
     } else {
-        writeln!(out, "  \" initrd=initrd\" follows the command line")?;
+        writeln!(
+            out,
+            "  \"initrd=initrd\" stands after the command line (OVMF 2022.11 to 2025.02) or before it (2026.08)"
+        )?;
         writeln!(
             out,
             "  the kernel is the file as it is, or has its setup header filled for {memory} of memory below 4 GiB"
