@@ -66,7 +66,8 @@ pub(crate) const FACTS: &[Fact] = &[
         tdx_refused("R_DEBUG", |td| td.td_attributes |= 1)
     }),
     ("processors/tdx-migratable", || {
-        tdx_refused("R_MIGRATION", |td| td.td_attributes |= 1 << 29)
+        // `dcap-qvl` refuses it before any policy is asked.
+        tdx_refused("R_CHAIN", |td| td.td_attributes |= 1 << 29)
     }),
     ("processors/tdx-service-td", || {
         tdx_refused("R_SERVICE_TD", |td| {
