@@ -94,7 +94,7 @@ fn product() -> Result<&'static Parts> {
 }
 
 /// What the replacement init got.
-fn asked(report: &Report) -> Result<Verdict> {
+pub(crate) fn asked(report: &Report) -> Result<Verdict> {
     let lines = report.lines();
     let refused = lines
         .iter()

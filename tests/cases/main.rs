@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         channels::ATTACKS,
         canaries::ATTACKS,
         volumes::ATTACKS,
+        processors::ATTACKS,
     ]
     .concat();
     let table = match defences::load(&attacks) {

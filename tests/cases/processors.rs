@@ -3,32 +3,69 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image_build::run::{Machine, Report};
 use measured_boot::verify::snp::SigningKey;
 use processor::host::Tee;
 use processor::snp::MIGRATE_MA;
 use processor::tdx::{Collateral, Td};
 use processor::{Keys, NOT_BEFORE, snp};
-use tests::artifacts::{artifacts, test_kernel};
+use tests::artifacts::{Parts, artifacts, test_kernel};
+use tests::defences::{Attack, Verdict};
 use tests::hardware::{self, Hardware, Vendors};
 use tests::site::{Site, boot, expect_exit, stop_code};
 
 use crate::Fact;
+use crate::attestation::asked;
 use crate::container::nothing_succeeded;
-use crate::scene::{altered, attacker_initrd, find, line};
+use crate::scene::{altered, attacker_initrd, find, line, verdict};
+
+pub(crate) const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "snp-debug",
+        attempt: |parts| {
+            deviating(parts, "snp", "R_DEBUG", || {
+                Ok(Box::new(hardware::snp(Keys::Test, |report| {
+                    report.policy |= 1 << 19;
+                })?))
+            })
+        },
+        control: |parts| gets_its_keys(parts, "snp"),
+    },
+    Attack {
+        name: "tdx-debug",
+        attempt: |parts| {
+            deviating(parts, "tdx", "R_DEBUG", || {
+                Ok(Box::new(hardware::tdx(Keys::Test, |td| {
+                    td.td_attributes |= 1
+                })?))
+            })
+        },
+        control: |parts| gets_its_keys(parts, "tdx"),
+    },
+    Attack {
+        name: "snp-changed-initrd",
+        attempt: |parts| replaced_init(parts, "snp", "R_LAUNCH_DIGEST"),
+        control: |parts| enrolled_attacker(parts, "snp"),
+    },
+    Attack {
+        name: "tdx-changed-initrd",
+        attempt: |parts| replaced_init(parts, "tdx", "R_IMAGE_UNKNOWN"),
+        control: |parts| enrolled_attacker(parts, "tdx"),
+    },
+    Attack {
+        name: "snp-second-request",
+        attempt: second_request,
+        control: |parts| enrolled_attacker(parts, "snp"),
+    },
+];
 
 pub(crate) const FACTS: &[Fact] = &[
-    ("processors/snp-gets-its-keys", || gets_its_keys("snp")),
-    ("processors/tdx-gets-its-keys", || gets_its_keys("tdx")),
     ("processors/snp-container-finds-no-tee", || {
         finds_no_tee("snp")
     }),
     ("processors/tdx-container-finds-no-tee", || {
         finds_no_tee("tdx")
-    }),
-    ("processors/snp-debug-policy", || {
-        snp_refused("R_DEBUG", |report| report.policy |= 1 << 19)
     }),
     ("processors/snp-migration-agent", || {
         snp_refused("R_MIGRATION", |report| report.policy |= MIGRATE_MA)
@@ -61,13 +98,8 @@ pub(crate) const FACTS: &[Fact] = &[
         )
     }),
     ("processors/snp-wrong-host-data", wrong_host_data),
-    ("processors/snp-second-request-from-inside", second_request),
-    ("processors/tdx-debug", || {
-        tdx_refused("R_DEBUG", |td| td.td_attributes |= 1)
-    }),
     ("processors/tdx-migratable", || {
-        // `dcap-qvl` refuses it before any policy is asked.
-        tdx_refused("R_CHAIN", |td| td.td_attributes |= 1 << 29)
+        tdx_refused("R_MIGRATION", |td| td.td_attributes |= 1 << 29)
     }),
     ("processors/tdx-service-td", || {
         tdx_refused("R_SERVICE_TD", |td| {
@@ -98,12 +130,6 @@ pub(crate) const FACTS: &[Fact] = &[
     ("processors/tdx-changed-kernel", || {
         changed("tdx", changed_kernel)
     }),
-    ("processors/snp-changed-initrd", || {
-        changed("snp", changed_initrd)
-    }),
-    ("processors/tdx-changed-initrd", || {
-        changed("tdx", changed_initrd)
-    }),
     ("processors/snp-changed-cmdline", || changed_cmdline("snp")),
     ("processors/tdx-changed-cmdline", || changed_cmdline("tdx")),
     ("processors/snp-image-on-a-tpm", on_a_tpm),
@@ -121,8 +147,7 @@ fn processor(tee: &str) -> Result<Box<dyn Tee>> {
 }
 
 /// Twice, since each launch is one of its own; with the product's init.
-fn gets_its_keys(tee: &'static str) -> Result<()> {
-    let product = &artifacts()?.product;
+fn gets_its_keys(product: &Parts, tee: &'static str) -> Result<()> {
     let hardware = Hardware::open(product, &Vendors::default())?;
     let image = hardware.enrolled(&hardware.spec(tee, NOTE)?, product)?;
     find(&image.join("initrd.cpio"), &std::fs::read(&product.init)?)
@@ -250,24 +275,67 @@ fn wrong_host_data() -> Result<()> {
     expect_exit(&hardware.boot_on(&machine, right)?, 0)
 }
 
-/// A replacement init, enrolled on purpose, gets the keys once in a launch.
-fn second_request() -> Result<()> {
-    let product = &artifacts()?.product;
-    let hardware = Hardware::open(product, &Vendors::default())?;
-    let spec = hardware.spec("snp", NOTE)?;
-    let image = hardware.site.build(&spec, &product.init)?;
+/// The genuine image on a processor that is not as it should be; the broker's
+/// reason must be this one.
+fn deviating(
+    parts: &Parts,
+    tee: &'static str,
+    code: &str,
+    processor: fn() -> Result<Box<dyn Tee>>,
+) -> Result<Verdict> {
+    let hardware = Hardware::open(parts, &Vendors::default())?;
+    let image = hardware.enrolled(&hardware.spec(tee, NOTE)?, parts)?;
+    let report = hardware.boot_on(&hardware.machine(&image)?, processor()?)?;
+    because(&hardware, verdict(&report)?, code)
+}
+
+/// A replacement init that runs the genuine protocol.
+fn replaced_init(parts: &Parts, tee: &'static str, code: &str) -> Result<Verdict> {
+    let hardware = Hardware::open(parts, &Vendors::default())?;
+    let image = hardware.enrolled(&hardware.spec(tee, NOTE)?, parts)?;
     let mut machine = hardware.machine(&image)?;
-    machine.initrd = attacker_initrd(&image, "\"twice\"")?;
-    hardware.enroll(&spec, &image, &machine)?;
-    let report = hardware.boot_on(&machine, processor("snp")?)?;
-    line(&report, "attacker: released boot key: true")?;
-    line(&report, "attacker: refused: E_BROKER_REFUSED")?;
+    machine.initrd = attacker_initrd(&image, "\"keys\"")?;
+    let report = hardware.boot_on(&machine, processor(tee)?)?;
+    because(&hardware, asked(&report)?, code)
+}
+
+/// A stop counts only when the broker's latest decision has this code.
+fn because(hardware: &Hardware, verdict: Verdict, code: &str) -> Result<Verdict> {
     let decisions = hardware.decisions()?;
+    let last = decisions.last().map(String::as_str);
+    let stopped = matches!(verdict, Verdict::Stopped(_));
     ensure!(
-        decisions == ["released", "R_BOOT_LATCHED"],
-        "the broker decided {decisions:?}"
+        !stopped || last == Some(code),
+        "the broker decided {decisions:?}, expected {code}"
     );
-    Ok(())
+    Ok(verdict)
+}
+
+/// Enrolled on purpose, a replacement init gets the keys.
+fn enrolled_attacker(parts: &Parts, tee: &'static str) -> Result<()> {
+    let (report, _hardware) = enrolled_init(parts, tee, "\"keys\"")?;
+    match asked(&report)? {
+        Verdict::Succeeded(_) => Ok(()),
+        stopped @ Verdict::Stopped(_) => bail!("an enrolled replacement init got {stopped:?}"),
+    }
+}
+
+fn enrolled_init(parts: &Parts, tee: &'static str, task: &str) -> Result<(Report, Hardware)> {
+    let hardware = Hardware::open(parts, &Vendors::default())?;
+    let spec = hardware.spec(tee, NOTE)?;
+    let image = hardware.site.build(&spec, &artifacts()?.product.init)?;
+    let mut machine = hardware.machine(&image)?;
+    machine.initrd = attacker_initrd(&image, task)?;
+    hardware.enroll(&spec, &image, &machine)?;
+    let report = hardware.boot_on(&machine, processor(tee)?)?;
+    Ok((report, hardware))
+}
+
+/// What got its keys asks again within the same launch.
+fn second_request(parts: &Parts) -> Result<Verdict> {
+    let (report, hardware) = enrolled_init(parts, "snp", "\"twice\"")?;
+    line(&report, "attacker: released boot key: true")?;
+    because(&hardware, asked(&report)?, "R_BOOT_LATCHED")
 }
 
 /// The genuine image with one file changed.
@@ -304,12 +372,6 @@ fn changed_kernel(machine: &mut Machine, image: &Path) -> Result<()> {
         bytes[usize::try_from(at)?] ^= 0x20;
         Ok(())
     })?;
-    Ok(())
-}
-
-/// A replacement init that runs the genuine protocol.
-fn changed_initrd(machine: &mut Machine, image: &Path) -> Result<()> {
-    machine.initrd = attacker_initrd(image, "\"keys\"")?;
     Ok(())
 }
 
