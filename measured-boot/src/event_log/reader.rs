@@ -7,13 +7,20 @@ use super::{Algorithm, Error, Event, EventDigest, EventType, HIGHEST_REGISTER, P
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     offset: usize,
+    /// Where the bytes begin that are the log's last one up to its end.
+    run: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(log: &'a [u8]) -> Self {
+        let run = log.last().and_then(|last| {
+            let before = log.iter().rposition(|byte| byte != last)?;
+            Some(before.saturating_add(1))
+        });
         Self {
             rest: log,
             offset: 0,
+            run: run.unwrap_or(0),
         }
     }
 
@@ -74,11 +81,12 @@ impl<'a> Reader<'a> {
     /// Between two events: whether what is left is only padding. An event of
     /// zeros alone would measure nothing, one of 0xFF alone has no such register.
     pub(super) fn padding(&self) -> Option<Padding> {
-        let all = |byte: u8| self.rest.iter().all(|got| *got == byte);
+        // Found once, since this is asked before each event.
+        let only_run = self.offset >= self.run;
         match self.rest.first() {
             None => Some(Padding::None),
-            Some(0) if all(0) => Some(Padding::Zeros),
-            Some(0xff) if all(0xff) => Some(Padding::Ones),
+            Some(0) if only_run => Some(Padding::Zeros),
+            Some(0xff) if only_run => Some(Padding::Ones),
             Some(_) => None,
         }
     }
