@@ -173,7 +173,10 @@ impl SnpEvidence {
         if chain.len() > MOST_CERTIFICATES {
             return Err(Error::Certificates(chain.len()));
         }
-        if let Some(entry) = chain.iter().find(|c| c.data.len() > LONGEST_CERTIFICATE) {
+        let mut used = chain
+            .iter()
+            .filter(|entry| entry.cert_type.used().is_some());
+        if let Some(entry) = used.find(|entry| entry.data.len() > LONGEST_CERTIFICATE) {
             return Err(Error::CertificateLength(entry.data.len()));
         }
         let used = |entry: JsonCertificate| {
