@@ -159,10 +159,32 @@ impl Log {
     }
 }
 
-/// Text of a request, cut to what a log line can bear.
+/// Text of a request, cut to what a log line can bear, and with control
+/// characters escaped: a terminal would obey them.
 pub(crate) fn bounded(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
-        None => text.into(),
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+    let mut bounded = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == MAX_TEXT {
+            bounded.push_str("...");
+            break;
+        }
+        match character.is_control() {
+            true => bounded.extend(character.escape_default()),
+            false => bounded.push(character),
+        }
+    }
+    bounded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_TEXT, bounded};
+
+    #[test]
+    fn text_of_a_request_is_cut_and_commands_no_terminal() {
+        assert_eq!(bounded("a\u{1b}[2J\n\u{9b}ü"), "a\\u{1b}[2J\\n\\u{9b}ü");
+        let longest = "ü".repeat(MAX_TEXT);
+        assert_eq!(bounded(&longest), longest);
+        assert_eq!(bounded(&format!("{longest}x")), format!("{longest}..."));
     }
 }
