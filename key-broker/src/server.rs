@@ -1,7 +1,8 @@
 //! TLS and HTTP around the [`Broker`]: limits, deadlines, paths.
 //!
 //! TLS 1.3 only, HTTP/1.1 only. A connection costs at most one body of
-//! [`MAX_BODY`] and ends after [`CONNECTION_TIME`], whatever it does.
+//! [`MAX_BODY`] and ends after [`CONNECTION_TIME`], whatever it does. Its place
+//! is free when its last decision is made, which may be later.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -99,13 +100,16 @@ pub async fn serve(
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let app = router(Arc::clone(&broker), peer);
+                let app = router(Client {
+                    broker: Arc::clone(&broker),
+                    peer,
+                    _place: Arc::new(place),
+                });
                 let acceptor = acceptor.clone();
                 connections.spawn(async move {
                     // An end by deadline, by the client or by a TLS error is an
                     // end; nothing was decided that is not in the log.
                     drop(timeout(CONNECTION_TIME, connection(stream, acceptor, app)).await);
-                    drop(place);
                 });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -143,9 +147,11 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) -> io
 struct Client {
     broker: Arc<Broker>,
     peer: SocketAddr,
+    /// Held while any part of the connection or a decision for it goes on.
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
-fn router(broker: Arc<Broker>, peer: SocketAddr) -> Router {
+fn router(client: Client) -> Router {
     Router::new()
         .route("/kbs/v0/auth", post(auth))
         .route("/kbs/v0/attest", post(attest))
@@ -155,7 +161,7 @@ fn router(broker: Arc<Broker>, peer: SocketAddr) -> Router {
         .fallback(|client: State<Client>, request: Request| outside(client, request, Refusal::Path))
         .method_not_allowed_fallback(method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Client { broker, peer })
+        .with_state(client)
 }
 
 async fn auth(State(client): State<Client>, request: Request) -> Response {
@@ -262,4 +268,43 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     scheme
         .eq_ignore_ascii_case("bearer")
         .then(|| token.trim().to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::store::InitOptions;
+
+    #[tokio::test]
+    async fn a_decision_keeps_its_place_after_its_connection_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = InitOptions::new(vec!["localhost".into()], 30);
+        let store = Store::init(&dir.path().join("store"), &options).unwrap();
+        let lifetime = Duration::from_secs(300);
+        let broker = Broker::new(store, lifetime, 1, Log::writer(io::sink())).unwrap();
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).acquire_owned().await.unwrap();
+        let client = Client {
+            broker: Arc::new(broker),
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            _place: Arc::new(place),
+        };
+        let (begun, is_begun) = mpsc::channel();
+        let (finish, may_finish) = mpsc::channel::<()>();
+        let connection = tokio::spawn(decide(client, move |client| {
+            begun.send(()).unwrap();
+            may_finish.recv().unwrap();
+            client.broker.auth(client.peer, b"")
+        }));
+        tokio::task::yield_now().await;
+        is_begun.recv().unwrap();
+        connection.abort();
+        assert!(connection.await.unwrap_err().is_cancelled());
+        assert_eq!(places.available_permits(), 0);
+        finish.send(()).unwrap();
+        drop(timeout(BODY_TIME, places.acquire()).await.unwrap().unwrap());
+    }
 }
