@@ -64,13 +64,20 @@ impl Store {
     /// 0600 whatever the umask.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.path(name);
+        path.parent().map_or(Ok(()), sweep)?;
+        self.write_unswept(name, bytes)
+    }
+
+    /// As [`Self::write`], without a look at every name beside it: for what is
+    /// written often and is no secret.
+    pub(super) fn write_unswept(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path(name);
         let dir = path.parent().unwrap_or(&self.dir);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)
             .map_err(Error::io("create", dir))?;
-        sweep(dir)?;
         let mut file = NamedTempFile::with_prefix_in(UNFINISHED, dir)
             .map_err(Error::io("create a file in", dir))?;
         file.write_all(bytes).map_err(Error::io("write", &path))?;

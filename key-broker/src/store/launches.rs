@@ -5,7 +5,7 @@
 //! 7.3). So a report that is asked for later, by whatever runs in the guest
 //! then, shows the id of a launch that has its keys already, and is refused.
 //! There is no order of ids, so all are kept; a launch that got something costs
-//! one file.
+//! one file, in one of 256 folders.
 //!
 //! A TDX quote has nothing of the kind: nothing in it differs between two
 //! launches of one TD. There is no such latch for TDX.
@@ -47,7 +47,10 @@ impl Store {
             Some(last) => Ok(last == session),
             None => {
                 let session = session.into();
-                self.write_json(&file(id), &Launch { session })?;
+                let name = file(id);
+                let json = serde_json::to_vec(&Launch { session })
+                    .map_err(|e| Error::invalid("write", &self.path(&name), e))?;
+                self.write_unswept(&name, &json)?;
                 Ok(true)
             }
         }
@@ -55,5 +58,7 @@ impl Store {
 }
 
 fn file(id: &ReportId) -> String {
-    format!("launches/{id}.json")
+    let id = id.to_string();
+    let shard = id.get(..2).unwrap_or_default();
+    format!("launches/{shard}/{id}.json")
 }

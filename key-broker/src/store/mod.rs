@@ -14,7 +14,7 @@
 //!   attesters/ID.json        enrolled attestation keys; ID is SHA-256 of the SPKI
 //!   ak-authorities/ID.der    CAs that certify attestation keys
 //!   boots/ID.json            the boot of a TPM that last got resources
-//!   launches/ID.json         a launch of SNP that got resources; ID is REPORT_ID
+//!   launches/XX/ID.json      a launch of SNP that got resources; ID is REPORT_ID
 //!   policy.json              what machines must be
 //!   endorsements/            certificates, CRLs, collateral
 //!   trust-roots/ID.json      roots of tests; in a development store only

@@ -135,6 +135,12 @@ impl Store {
         binding.images.dedup();
         binding.tee.sort();
         binding.tee.dedup();
+        if binding.tee.contains(&Tee::Tpm) && binding.tee.len() > 1 {
+            return Err(failed(
+                "it is for guests of tpm or for those of snp and tdx: a TPM is outside the \
+                 processor, and the weaker of both would decide",
+            ));
+        }
         if let Some(instance) = &binding.instance
             && binding.tee != [instance.tee()]
         {
