@@ -63,6 +63,8 @@ pub(crate) enum Verified {
 pub(crate) struct Appraised {
     pub(crate) verified: Verified,
     pub(crate) image: Image,
+    /// Digest of its reference values.
+    pub(crate) values: [u8; 32],
     pub(crate) identity: Identity,
 }
 

@@ -63,7 +63,7 @@ refusals! {
     AkUnknown "R_AK_UNKNOWN" 401 "AttestationError" "The TPM's attestation key is neither enrolled nor certified.";
     VekMissing "R_VEK_MISSING" 401 "AttestationError" "No certificate of this chip and firmware came with the report or is kept here.";
     Collateral "R_COLLATERAL" 401 "AttestationError" "No readable collateral of this kind of platform is kept here.";
-    CollateralExpired "R_COLLATERAL_EXPIRED" 401 "AttestationError" "The collateral of this kind of platform has expired.";
+    CollateralExpired "R_COLLATERAL_EXPIRED" 401 "AttestationError" "TCB info, QE identity or a CRL in the newest collateral of this kind of platform is past its next update.";
     Chain "R_CHAIN" 401 "AttestationError" "A certificate or signature does not hold, or not under a trusted root.";
     Crl "R_CRL" 401 "AttestationError" "No current list of what the trusted root revoked is kept here.";
     Revoked "R_REVOKED" 401 "AttestationError" "A key of the chain, or the platform, was revoked.";
@@ -94,7 +94,7 @@ refusals! {
     ResourceImage "R_RESOURCE_IMAGE" 401 "PolicyDeny" "The resource is not bound to this image.";
     ResourceTee "R_RESOURCE_TEE" 401 "PolicyDeny" "The resource is not bound to this kind of TEE.";
     ResourceInstance "R_RESOURCE_INSTANCE" 401 "PolicyDeny" "The resource is not bound to this instance.";
-    PolicyChanged "R_POLICY_CHANGED" 401 "PolicyDeny" "The platform policy or a trusted root was changed since the session attested.";
+    PolicyChanged "R_POLICY_CHANGED" 401 "PolicyDeny" "The platform policy, a trusted root, the endorsements that the store keeps or the image's reference values were changed since the session attested.";
     Internal "R_INTERNAL" 500 "PluginInternalError" "The broker cannot read its store or write its log.";
 }
 

@@ -29,7 +29,10 @@ pub struct Attested {
     pub image: Image,
     /// Which machine it runs on, by evidence of which TEE.
     pub identity: Identity,
-    /// Which platform policy it was appraised by, and with which roots.
+    /// Digest of the reference values it was compared with.
+    pub values: [u8; 32],
+    /// Which platform policy it was appraised by, with which roots and with
+    /// which endorsements of the store.
     pub platform: [u8; 32],
     /// For whom resources are encrypted.
     pub key: TeeKey,

@@ -7,6 +7,13 @@ use super::Failure;
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
 use crate::store::Store;
+use crate::store::images::digest;
+
+/// The image evidence is of, and [`digest`] of the values it was compared with.
+pub(super) struct Known {
+    pub(super) image: Image,
+    pub(super) values: [u8; 32],
+}
 
 /// No image matches; the one that does in most checks.
 pub(super) struct Unknown {
@@ -21,12 +28,14 @@ pub(super) fn identify(
     store: &Store,
     compare: impl Fn(&ReferenceValues) -> Option<Vec<Check>>,
     decision: &mut Decision,
-) -> Result<Result<Image, Unknown>, Failure> {
+) -> Result<Result<Known, Unknown>, Failure> {
     let mut retired = None;
     let mut closest: Option<(Image, Vec<Check>)> = None;
     for image in store.images()? {
-        let values = store.reference_values(&image)?;
-        let Some(checks) = values.as_ref().and_then(&compare) else {
+        let Some(values) = store.reference_values(&image)? else {
+            continue;
+        };
+        let Some(checks) = compare(&values) else {
             continue;
         };
         let wrong = wrong(&checks);
@@ -36,7 +45,8 @@ pub(super) fn identify(
                 decision.checks.extend(checks);
                 decision.image = Some(image.name.clone());
                 decision.version = Some(image.version);
-                return Ok(Ok(image));
+                let values = digest(&values).map_err(|e| Failure::new(Refusal::Internal, e))?;
+                return Ok(Ok(Known { image, values }));
             }
             retired.get_or_insert((image, minimum, checks));
         } else if closest

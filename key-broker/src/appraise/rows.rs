@@ -28,6 +28,8 @@ const REFUSALS: &[(&str, Refusal)] = &[
     ("collateral format", Refusal::Collateral),
     ("TCB info validity", Refusal::CollateralExpired),
     ("QE identity validity", Refusal::CollateralExpired),
+    ("PCK CRL validity", Refusal::CollateralExpired),
+    ("root CRL validity", Refusal::CollateralExpired),
     (QUOTE, Refusal::Chain),
     ("signing key", Refusal::Chain),
     ("issuer", Refusal::Chain),

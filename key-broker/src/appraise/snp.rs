@@ -8,7 +8,7 @@ use measured_boot::verify::snp::{Endorsements, Revocation, VerifiedReport, match
 use measured_boot::verify::validate::{self, Freshness, SnpExpectation};
 use measured_boot::verify::{Roots, Table};
 
-use super::image::{Unknown, identify};
+use super::image::{Known, Unknown, identify};
 use super::{Appraised, Context, Failure, Verified, now, require, rows};
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
@@ -48,8 +48,8 @@ pub(super) fn appraise(
         },
         decision,
     )?;
-    let image = match identified {
-        Ok(image) => image,
+    let Known { image, values } = match identified {
+        Ok(known) => known,
         Err(mut unknown) => {
             if unknown.image.is_none() {
                 // No image has such values; all that is wrong is told, too.
@@ -73,6 +73,7 @@ pub(super) fn appraise(
     Ok(Appraised {
         verified: Verified::Snp(Box::new(verified)),
         image,
+        values,
         identity: Identity::Snp {
             report_id,
             instance,

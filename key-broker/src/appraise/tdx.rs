@@ -1,13 +1,13 @@
 //! TDX: a platform that Intel certifies, up to date, and a TD that neither its
 //! host nor a service TD can look into.
 
-use measured_boot::event_log::{self, Algorithm, Tcb};
+use measured_boot::event_log::{self, Algorithm, Format, Tcb};
 use measured_boot::evidence::TdxEvidence;
 use measured_boot::verify::tdx::{VerifiedQuote, fmspc, verify};
 use measured_boot::verify::validate::{self, Freshness, TdxExpectation};
-use measured_boot::verify::{Roots, Table};
+use measured_boot::verify::{Refused, Roots, Table};
 
-use super::image::{Unknown, identify};
+use super::image::{Known, Unknown, identify};
 use super::{Appraised, Context, Failure, Verified, now, rows};
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
@@ -31,10 +31,11 @@ pub(super) fn appraise(
 
     let policy = store.platform_policy()?.tdx;
     let freshness = Freshness::ReportData(context.report_data.0.to_vec());
-    let replayed = evidence
-        .event_log
-        .as_deref()
-        .map(|log| replay(log, &td.rtmrs));
+    // Only what is of this session is worth the work.
+    let bound = td.report_data.strip_prefix(&context.report_data.0);
+    let fresh = bound.is_some_and(|rest| rest.iter().all(|byte| *byte == 0));
+    let log = evidence.event_log.as_deref().filter(|_| fresh);
+    let replayed = log.map(|log| replay(log, &td.rtmrs));
     let judge = |expected: &TdxExpectation| {
         let mut table = Table::default();
         validate::tdx(&verified, &policy, expected, &mut table);
@@ -52,8 +53,9 @@ pub(super) fn appraise(
         decision,
     )?;
     match identified {
-        Ok(image) => Ok(Appraised {
+        Ok(Known { image, values }) => Ok(Appraised {
             image,
+            values,
             identity: Identity::Tdx { instance },
             verified: Verified::Tdx(Box::new(verified)),
         }),
@@ -71,8 +73,10 @@ pub(super) fn appraise(
     }
 }
 
-/// Verifies the quote with the collateral of its kind of platform, from the
-/// store or the configured directory. None is fetched.
+/// Verifies the quote with every collateral of its kind of platform, from the
+/// store and the configured directory. None is fetched. The verdict of the one
+/// that Intel published last counts, so that an older one hides neither a TCB
+/// recovery nor a revocation; what any of them says is revoked, is.
 fn authenticate(
     quote: &[u8],
     roots: &Roots,
@@ -83,45 +87,70 @@ fn authenticate(
     let of_platform = cached
         .collaterals
         .iter()
-        .filter(|(kind, _)| Some(kind) == platform.as_ref());
-    let mut refused: Option<Table> = None;
-    for (_, collateral) in of_platform {
+        .filter(|(collateral, _)| Some(collateral.fmspc()) == platform.as_deref());
+    type Judged = (
+        (bool, [u64; 5], bool),
+        Result<VerifiedQuote, Refused>,
+        Vec<Check>,
+    );
+    let mut newest: Option<Judged> = None;
+    for (collateral, json) in of_platform {
         let mut table = Table::default();
-        match verify(quote, collateral, roots, now()?, &mut table) {
-            Ok(verified) => {
-                decision.checks.extend(rows::checks(table.checks));
-                return Ok(verified);
-            }
-            Err(_) => drop(refused.get_or_insert(table)),
+        let verdict = verify(quote, json, roots, now()?, &mut table);
+        let checks = rows::checks(table.checks);
+        let authentic = collateral.authenticate(roots).is_ok();
+        if authentic && verdict.is_err() && rows::refusal(&checks) == Refusal::Revoked {
+            return Err(refuse_quote(checks, decision));
+        }
+        // What nobody trusted signed counts only where there is nothing else.
+        let order = (authentic, collateral.order(), verdict.is_err());
+        if newest.as_ref().is_none_or(|(other, ..)| *other < order) {
+            newest = Some((order, verdict, checks));
         }
     }
-    let Some(table) = refused else {
-        let got = platform.map_or_else(
-            || "a quote that names no platform".to_owned(),
-            |fmspc| format!("none for FMSPC {fmspc}"),
-        );
-        decision
-            .checks
-            .push(Check::new("collateral", false, got, "one of this platform"));
-        return Err(Refusal::Collateral.into());
-    };
-    let checks = rows::checks(table.checks);
+    match newest {
+        Some((_, Ok(verified), checks)) => {
+            decision.checks.extend(checks);
+            Ok(verified)
+        }
+        Some((_, Err(_), checks)) => Err(refuse_quote(checks, decision)),
+        None => {
+            let got = platform.map_or_else(
+                || "a quote that names no platform".to_owned(),
+                |fmspc| format!("none for FMSPC {fmspc}"),
+            );
+            let check = Check::new("collateral", false, got, "one of this platform");
+            decision.checks.push(check);
+            Err(Refusal::Collateral.into())
+        }
+    }
+}
+
+fn refuse_quote(checks: Vec<Check>, decision: &mut Decision) -> Failure {
     let refusal = rows::refusal(&checks);
     let detail = checks.iter().find(|check| !check.ok);
     let detail = detail.map_or_else(String::new, |check| {
         format!("{}: {}", check.check, check.got)
     });
     decision.checks.extend(checks);
-    Err(Failure::new(refusal, detail))
+    Failure::new(refusal, detail)
 }
 
 /// Whether the log that was sent gives the registers that were signed.
 fn replay(log: &[u8], rtmrs: &[[u8; 48]; 4]) -> Check {
     let expected = "a log that gives RTMR0 to RTMR3";
-    let banks = event_log::parse(log).and_then(|parsed| parsed.replay(Tcb::Tdx));
-    let banks = match banks {
+    let refused = |got: String| Check::new("event log", false, got, expected);
+    let parsed = match event_log::parse(log) {
+        Ok(parsed) => parsed,
+        Err(error) => return refused(error.to_string()),
+    };
+    // UEFI 2.10 section 38.4.1: of a TD there is no other.
+    if parsed.format != Format::CryptoAgile {
+        return refused("a log of SHA-1 alone".to_owned());
+    }
+    let banks = match parsed.replay(Tcb::Tdx) {
         Ok(banks) => banks,
-        Err(error) => return Check::new("event log", false, error.to_string(), expected),
+        Err(error) => return refused(error.to_string()),
     };
     let bank = banks
         .iter()

@@ -7,7 +7,7 @@ use measured_boot::reference_values::TpmValues;
 use measured_boot::tpm::{ALL_PCRS, Attest, LATCH_PCR, Pcrs, Selection, pcr_digest};
 use measured_boot::verify;
 
-use super::image::{Unknown, identify};
+use super::image::{Known, Unknown, identify};
 use super::{Appraised, Context, Failure, Verified, require};
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
@@ -48,8 +48,8 @@ pub(super) fn appraise(
         |values| Some(compare(values.tpm.as_ref()?, pcrs)),
         decision,
     )?;
-    let image = match identified {
-        Ok(image) => image,
+    let Known { image, values } = match identified {
+        Ok(known) => known,
         Err(unknown) => return Err(refuse(unknown, decision)),
     };
     let last = store.released(&ak)?;
@@ -70,6 +70,7 @@ pub(super) fn appraise(
     Ok(Appraised {
         verified: Verified::Tpm(Box::new(evidence)),
         image,
+        values,
         identity: Identity::Tpm { ak, boot },
     })
 }

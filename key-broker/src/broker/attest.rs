@@ -95,6 +95,7 @@ impl Broker {
         let attested = Attested {
             session,
             image: appraised.image,
+            values: appraised.values,
             identity: appraised.identity,
             platform,
             key,

@@ -7,6 +7,7 @@ use crate::appraise::{Failure, require};
 use crate::log::{Check, Decision};
 use crate::refusal::Refusal;
 use crate::session::{Attested, Identity};
+use crate::store::images::digest;
 
 impl Broker {
     pub(super) fn release(
@@ -83,10 +84,17 @@ impl Broker {
         attested: &Attested,
         decision: &mut Decision,
     ) -> Result<(), Failure> {
+        let values = self.store.reference_values(&attested.image)?;
+        let values = values.as_ref().map(digest).transpose();
+        let values = values.map_err(|e| Failure::new(Refusal::Internal, e))?;
+        let same = values == Some(attested.values);
+        let got = if same { "as appraised" } else { "changed" };
+        let check = Check::equal("reference values", got, "as appraised");
+        require(decision, check, Refusal::PolicyChanged)?;
         let Identity::Tpm { ak, .. } = &attested.identity else {
             let same = self.store.platform()? == attested.platform;
             let got = if same { "as appraised" } else { "changed" };
-            let check = Check::equal("platform policy", got, "as appraised");
+            let check = Check::equal("policy, roots and endorsements", got, "as appraised");
             return require(decision, check, Refusal::PolicyChanged);
         };
         let enrolled = self.store.is_enrolled(ak)?;

@@ -18,17 +18,19 @@ use sha2::{Digest, Sha256};
 use super::file::{der_inputs, read_input};
 use super::{Error, Store};
 
-const ENDORSEMENTS: &str = "endorsements";
+pub(super) const ENDORSEMENTS: &str = "endorsements";
 /// More than a site has chips; a directory is read at each attestation.
 const MOST_FILES: usize = 4096;
+/// Far above what the certificates, lists and collateral of a site have.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Everything that is at hand, by form; nothing in it is believed.
 #[derive(Debug, Default)]
 pub(crate) struct Cached {
     pub(crate) veks: Vec<Vec<u8>>,
     pub(crate) crls: Vec<Vec<u8>>,
-    /// By FMSPC.
-    pub(crate) collaterals: Vec<(String, Vec<u8>)>,
+    /// Each with its JSON.
+    pub(crate) collaterals: Vec<(Collateral, Vec<u8>)>,
 }
 
 impl Cached {
@@ -37,7 +39,7 @@ impl Cached {
         if bytes.trim_ascii_start().starts_with(b"{") {
             return match Collateral::parse(&bytes, &mut Table::default()) {
                 Ok(collateral) => {
-                    self.collaterals.push((collateral.fmspc().into(), bytes));
+                    self.collaterals.push((collateral, bytes));
                     true
                 }
                 Err(_) => false,
@@ -62,8 +64,9 @@ impl Store {
     /// collateral. Gives a line about each.
     ///
     /// # Errors
-    /// Something in it is none of these, or is not of a trusted root. Nothing
-    /// of the file is kept then.
+    /// Something in it is none of these, or is not of a trusted root, or is a
+    /// collateral older than the one that is kept. Nothing of the file is kept
+    /// then.
     pub fn endorse(&self, path: &Path) -> Result<Vec<String>, Error> {
         let _lock = self.lock()?;
         let failed = |e: &dyn ToString| Error::invalid("endorse with", path, e.to_string());
@@ -72,9 +75,17 @@ impl Store {
         if bytes.trim_ascii_start().starts_with(b"{") {
             let collateral =
                 Collateral::parse(&bytes, &mut Table::default()).map_err(|e| failed(&e))?;
-            collateral.check_root(&roots).map_err(|e| failed(&e))?;
+            collateral.authenticate(&roots).map_err(|e| failed(&e))?;
             let fmspc = collateral.fmspc();
-            self.write(&format!("{ENDORSEMENTS}/{fmspc}.json"), &bytes)?;
+            let name = format!("{ENDORSEMENTS}/{fmspc}.json");
+            if let Some(kept) = self.read(&name)?
+                && let Ok(kept) = Collateral::parse(&kept, &mut Table::default())
+                && kept.authenticate(&roots).is_ok()
+                && kept.order() > collateral.order()
+            {
+                return Err(failed(&"it is older than the one that is kept"));
+            }
+            self.write(&name, &bytes)?;
             let until = collateral.until();
             return Ok(vec![format!("collateral of FMSPC {fmspc}, until {until}")]);
         }
@@ -92,7 +103,8 @@ impl Store {
         Ok(lines)
     }
 
-    /// What is kept, and what the configured directory holds at this moment.
+    /// What is kept, and what the configured directory holds at this moment,
+    /// without hidden files and those that cannot be read.
     pub(crate) fn endorsements(&self, directory: Option<&Path>) -> Result<Cached, Error> {
         let mut cached = Cached::default();
         for name in self.names(ENDORSEMENTS)? {
@@ -105,8 +117,10 @@ impl Store {
         };
         let mut paths = Vec::new();
         for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
-            let path = entry.map_err(Error::io("read", directory))?.path();
-            if path.is_file() {
+            let entry = entry.map_err(Error::io("read", directory))?;
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let path = entry.path();
+            if !hidden && path.is_file() {
                 paths.push(path);
             }
         }
@@ -115,9 +129,17 @@ impl Store {
             return Err(Error::invalid("read", directory, cause));
         }
         paths.sort();
+        let mut bytes_left = MOST_BYTES;
         for path in paths {
-            // What is of no use is left alone: the folder is not the broker's.
-            let _used: bool = cached.add(read_input(&path)?);
+            // What is of no use is left alone, and so is what cannot be read or is
+            // gone by now: the folder is not the broker's.
+            let Ok(bytes) = read_input(&path) else {
+                continue;
+            };
+            bytes_left = bytes_left.checked_sub(bytes.len()).ok_or_else(|| {
+                Error::invalid("read", directory, "its files have more than 16 MiB")
+            })?;
+            let _used: bool = cached.add(bytes);
         }
         Ok(cached)
     }

@@ -3,6 +3,7 @@
 use measured_boot::manifest::Image;
 use measured_boot::reference_values::ReferenceValues;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{Error, Store};
 
@@ -134,6 +135,12 @@ impl Store {
             .map(Some)
             .map_err(|e| Error::invalid("read", &self.path(&name), e))
     }
+}
+
+/// Tells reference values from any others.
+pub(crate) fn digest(values: &ReferenceValues) -> Result<[u8; 32], String> {
+    let json = values.to_json().map_err(|e| e.to_string())?;
+    Ok(Sha256::digest(json).into())
 }
 
 fn file(image: &Image) -> String {

@@ -11,15 +11,37 @@ use base64ct::{Base64, Encoding};
 use measured_boot::base16;
 use measured_boot::verify::Roots;
 use measured_boot::verify::snp::{Product, Root};
-use measured_boot::verify::validate::{PlatformPolicy, SnpPolicy};
+use measured_boot::verify::validate::{PlatformPolicy, SnpPolicy, TdxPolicy};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::endorsements::ENDORSEMENTS;
 use super::file::{der_inputs, read_input};
 use super::{Error, Store};
 
 const POLICY: &str = "policy.json";
 const ROOTS: &str = "trust-roots";
+
+/// A policy as a person writes it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Given {
+    snp: Option<SnpPolicy>,
+    tdx: TdxPolicy,
+}
+
+impl Given {
+    fn policy(self) -> PlatformPolicy {
+        let none = || SnpPolicy {
+            products: Vec::new(),
+            ..SnpPolicy::default()
+        };
+        PlatformPolicy {
+            snp: self.snp.unwrap_or_else(none),
+            tdx: self.tdx,
+        }
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "tee", rename_all = "lowercase", deny_unknown_fields)]
@@ -41,16 +63,11 @@ impl Store {
     /// The store cannot be read.
     pub fn platform_policy(&self) -> Result<PlatformPolicy, Error> {
         let policy = self.read_json(POLICY)?;
-        Ok(policy.unwrap_or_else(|| PlatformPolicy {
-            snp: SnpPolicy {
-                products: Vec::new(),
-                ..SnpPolicy::default()
-            },
-            ..PlatformPolicy::default()
-        }))
+        Ok(policy.unwrap_or_else(|| Given::default().policy()))
     }
 
-    /// Sets the platform policy: JSON or TOML, replacing the former one.
+    /// Sets the platform policy: JSON or TOML, replacing the former one. Without
+    /// a part for SNP it accepts no product of AMD, as no policy does.
     ///
     /// # Errors
     /// Not a policy, or one that accepts a product of AMD whatever firmware it
@@ -153,14 +170,17 @@ impl Store {
         Ok(roots)
     }
 
-    /// Digest of policy and roots, so that a session notices a change.
+    /// Digest of policy, roots and endorsements, so that a session notices a change.
     pub(crate) fn platform(&self) -> Result<[u8; 32], Error> {
         let mut files = vec![POLICY.to_owned()];
-        let roots = self.names(ROOTS)?.into_iter();
-        files.extend(roots.map(|name| format!("{ROOTS}/{name}")));
+        for folder in [ROOTS, ENDORSEMENTS] {
+            let names = self.names(folder)?.into_iter();
+            files.extend(names.map(|name| format!("{folder}/{name}")));
+        }
         let mut digest = Sha256::new();
         for file in files {
             let bytes = self.read(&file)?;
+            digest.update(Sha256::digest(&file));
             digest.update(Sha256::digest(
                 bytes.as_deref().map_or(&[][..], |bytes| bytes),
             ));
@@ -171,10 +191,12 @@ impl Store {
 
 fn parse(bytes: &[u8]) -> Result<PlatformPolicy, String> {
     if bytes.trim_ascii_start().starts_with(b"{") {
-        return serde_json::from_slice(bytes).map_err(|e| e.to_string());
+        let given = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        return Ok(Given::policy(given));
     }
     let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-    toml::from_str(text).map_err(|e| e.to_string())
+    let given: Given = toml::from_str(text).map_err(|e| e.to_string())?;
+    Ok(given.policy())
 }
 
 /// What evidence of would be refused anyway, or should be.

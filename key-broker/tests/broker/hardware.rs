@@ -125,6 +125,12 @@ impl Hardware {
         site
     }
 
+    /// With a configured folder of endorsements.
+    pub(crate) fn with_folder(self, folder: PathBuf) -> Self {
+        let broker = self.broker.with_endorsements(Some(folder));
+        Self { broker, ..self }
+    }
+
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();

@@ -12,6 +12,7 @@
 mod bodies;
 mod commands;
 mod decisions;
+mod endorsements;
 mod explain;
 mod fields;
 mod guest;

@@ -7,6 +7,7 @@ use measured_boot::verify::snp::{Product, SigningKey};
 use processor::snp::{Authority, MIGRATE_MA};
 use processor::{Keys, NOT_AFTER, NOT_BEFORE};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::guest::{SECRET, body, member, put};
 use crate::hardware::{Hardware, PRODUCT, SNP_KEY, TDX_KEY, policy};
@@ -212,12 +213,26 @@ fn rejects_what_the_root_took_back_or_says_nothing_current_about() {
     site.refused(&site.attest_snp(|_| {}).1, "R_REVOKED", &["ASK revocation"]);
 
     site.forget("crl");
-    let old = site.snp.crl_until(&[], NOT_BEFORE + 86_400).unwrap();
+    let ended = [NOT_BEFORE, NOT_BEFORE + 86_400];
+    let old = site.snp.crl_of(&[], ended).unwrap();
     site.endorse("crl.der", &old);
     site.refused(&site.attest_snp(|_| {}).1, "R_CRL", &["CRL validity"]);
+    // AMD publishes two lists of a product: the newer one, or one that has ended,
+    // does not take back what the other says.
+    let newer = site.snp.crl_of(&[], [NOT_BEFORE + 3600, NOT_AFTER]);
+    site.endorse("newer.crl", &newer.unwrap());
+    site.granted(&site.attest_snp(|_| {}).1);
+    for validity in [[NOT_BEFORE, NOT_AFTER], ended] {
+        let other = site.snp.crl_of(&[SigningKey::Vcek], validity).unwrap();
+        site.endorse("other.crl", &other);
+        site.refused(&site.attest_snp(|_| {}).1, "R_REVOKED", &["ASK revocation"]);
+        let name = format!("{}.crl", base16::encode(&Sha256::digest(&other)));
+        std::fs::remove_file(site.dir.path().join("store/endorsements").join(name)).unwrap();
+        site.granted(&site.attest_snp(|_| {}).1);
+    }
     // A foreign CRL of the same name is not kept.
     let foreign = Authority::new(Keys::Foreign, PRODUCT).unwrap();
-    let path = site.write("foreign.der", &foreign.crl_until(&[], NOT_AFTER).unwrap());
+    let path = site.write("foreign.der", &foreign.crl(&[]).unwrap());
     assert!(site.store.endorse(&path).is_err());
 }
 
@@ -255,23 +270,7 @@ fn uses_certificates_of_the_store_and_of_the_folder_and_no_others() {
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("README"), "not a certificate").unwrap();
     std::fs::write(folder.join("vcek.der"), &vek).unwrap();
-    let Hardware {
-        dir,
-        store,
-        broker,
-        lines,
-        snp,
-        tdx,
-    } = site;
-    let broker = broker.with_endorsements(Some(folder));
-    let site = Hardware {
-        dir,
-        store,
-        broker,
-        lines,
-        snp,
-        tdx,
-    };
+    let site = site.with_folder(folder);
     let guest = site.guest("snp");
     let report = site.report(&guest, |_| {});
     site.granted(&site.send_snp(&guest, report.sign(&site.snp).unwrap(), None));
@@ -419,7 +418,11 @@ fn a_changed_policy_ends_the_sessions_before_it() {
     other["snp"]["chip_ids"] = json!(["c2".repeat(64)]);
     site.set_policy(&other);
     let reply = site.fetch(&guest, SNP_KEY);
-    site.refused(&reply, "R_POLICY_CHANGED", &["platform policy"]);
+    site.refused(
+        &reply,
+        "R_POLICY_CHANGED",
+        &["policy, roots and endorsements"],
+    );
     site.set_policy(&policy());
     site.granted(&site.fetch(&guest, SNP_KEY));
 }

@@ -206,6 +206,17 @@ fn rejects_a_log_that_does_not_give_the_registers() {
     let quote = site.tdx.quote(&site.td(&guest, |_| {})).unwrap();
     let reply = site.send_tdx(&guest, quote, Some(b"no log".to_vec()));
     site.refused(&reply, "R_EVENT_LOG", &["event log"]);
+    // It is not read before the quote is of this session.
+    let (guest, other) = (site.guest("tdx"), site.guest("tdx"));
+    let quote = site.tdx.quote(&site.td(&other, |_| {})).unwrap();
+    let reply = site.send_tdx(&guest, quote, Some(b"no log".to_vec()));
+    site.refused(&reply, "R_REPORT_DATA", &["report data"]);
+    // A log of SHA-1 alone says nothing of these registers, zero or not.
+    let guest = site.guest("tdx");
+    let zero = site.td(&guest, |td| td.rtmrs = [[0; 48]; 4]);
+    let quote = site.tdx.quote(&zero).unwrap();
+    let reply = site.send_tdx(&guest, quote, Some(vec![0; 64]));
+    site.refused(&reply, "R_EVENT_LOG", &["RTMR1", "RTMR2", "event log"]);
 }
 
 #[test]

@@ -116,27 +116,46 @@ impl Certificate {
         algorithm == RSASSA_PSS && verifying.verify(message, &signature).is_ok()
     }
 
-    /// The CRL of `self` that was made last; of several made then, one that
-    /// takes `certificate` back. One that `self` did not sign is chosen only
-    /// where there is no other, to be refused by name.
-    pub(super) fn newest_crl<'a>(
-        &self,
-        lists: &'a [Vec<u8>],
-        certificate: &Self,
-    ) -> Option<&'a Vec<u8>> {
+    /// The CRL of `self` that was made last, of those valid at `now`. One that is
+    /// not, or that `self` did not sign, is chosen only where there is no other,
+    /// to be refused by name.
+    pub(super) fn newest_crl<'a>(&self, lists: &'a [Vec<u8>], now: u64) -> Option<&'a Vec<u8>> {
         let subject = self.inner.tbs_certificate().subject();
         let of_self = lists.iter().filter_map(|der| {
             let crl = <CertificateList>::from_der(der).ok()?;
             let list = &crl.tbs_cert_list;
-            let order = (
-                self.signed_crl(&crl),
-                seconds(list.this_update),
-                certificate.is_in(list),
-            );
+            let current = is_current(list, now);
+            let order = (self.signed_crl(&crl), current, seconds(list.this_update));
             (list.issuer == *subject).then_some((order, der))
         });
         let (_, der) = of_self.max_by_key(|(order, _)| *order)?;
         Some(der)
+    }
+
+    /// Whether any CRL of `self`, however old, takes `certificate` back: AMD has
+    /// two of each product, at different addresses, and none gives a key back.
+    pub(super) fn check_lists(
+        &self,
+        lists: &[Vec<u8>],
+        certificate: &Self,
+        table: &mut Table,
+    ) -> Result<(), Refused> {
+        let subject = self.inner.tbs_certificate().subject();
+        let takes_back = |der: &Vec<u8>| {
+            <CertificateList>::from_der(der).is_ok_and(|crl| {
+                let list = &crl.tbs_cert_list;
+                list.issuer == *subject && certificate.is_in(list) && self.signed_crl(&crl)
+            })
+        };
+        if !lists.iter().any(takes_back) {
+            return Ok(());
+        }
+        let serial = crate::base16::encode(certificate.serial_number());
+        table.refuse(
+            &format!("{} revocation", certificate.name),
+            format!("revoked: serial number {serial}"),
+            format!("not revoked by {}", self.subject()),
+        )
     }
 
     fn is_in(&self, list: &TbsCertList) -> bool {
@@ -202,7 +221,7 @@ impl Certificate {
             good,
         )?;
         let (from, to) = (list.this_update, list.next_update);
-        let current = seconds(from) <= now && to.is_some_and(|to| now <= seconds(to));
+        let current = is_current(list, now);
         let to = to.map_or_else(|| "no next update".to_owned(), |to| to.to_string());
         table.require(
             "CRL validity",
@@ -232,6 +251,16 @@ pub(super) fn crl_outline(der: &[u8]) -> Option<(String, String, String)> {
     let list = <CertificateList>::from_der(der).ok()?.tbs_cert_list;
     let end = list.next_update?.to_string();
     Some((common_name(&list.issuer), list.this_update.to_string(), end))
+}
+
+/// Beginning and end of a CRL, DER, in seconds since 1970; nothing in it is verified.
+pub(super) fn crl_times(der: &[u8]) -> Option<(u64, u64)> {
+    let list = <CertificateList>::from_der(der).ok()?.tbs_cert_list;
+    Some((seconds(list.this_update), seconds(list.next_update?)))
+}
+
+fn is_current(list: &TbsCertList, now: u64) -> bool {
+    seconds(list.this_update) <= now && list.next_update.is_some_and(|to| now <= seconds(to))
 }
 
 fn seconds(time: Time) -> u64 {

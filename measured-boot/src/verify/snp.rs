@@ -45,7 +45,8 @@ pub struct Endorsements<'a> {
 /// Where revocations are looked up.
 #[derive(Clone, Debug)]
 pub enum Revocation<'a> {
-    /// In these CRLs, DER; one of the product's root must be among them.
+    /// In these CRLs, DER. One of the product's root must be among them and
+    /// current; what any of that root takes back, however old, is revoked.
     Lists(&'a [Vec<u8>]),
     /// Nowhere: a signing key that AMD took back is accepted.
     InsecureUnchecked,
@@ -162,7 +163,8 @@ fn check_chain(
     }
     match endorsements.revocation {
         Revocation::Lists(lists) => {
-            let Some(list) = root.newest_crl(lists, &signer) else {
+            root.check_lists(lists, &signer, table)?;
+            let Some(list) = root.newest_crl(lists, now) else {
                 let got = format!("{} CRLs, none of it", lists.len());
                 return table.refuse("CRL", got, format!("a CRL of {}", root.subject()));
             };

@@ -24,7 +24,7 @@ pub use self::certificate_table::certificate_table;
 pub use self::report::{MIGRATE_MA, Report, tcb_bytes};
 
 use crate::x509::{Role, Signer, Subject, extension};
-use crate::{Keys, NOT_AFTER};
+use crate::{Keys, NOT_AFTER, NOT_BEFORE};
 
 /// Serial numbers as AMD's: of the ARK, of what it signs, and of every VEK.
 const ARK_SERIAL: [u8; 3] = [1, 0, 0];
@@ -130,16 +130,16 @@ impl Authority {
     /// # Errors
     /// The key does not sign.
     pub fn crl(&self, revoked: &[SigningKey]) -> Result<Vec<u8>> {
-        self.crl_until(revoked, NOT_AFTER)
+        self.crl_of(revoked, [NOT_BEFORE, NOT_AFTER])
     }
 
-    /// The same with another end of its validity.
+    /// The same with another validity: its beginning and its end.
     ///
     /// # Errors
     /// The key does not sign.
-    pub fn crl_until(&self, revoked: &[SigningKey], next_update: u64) -> Result<Vec<u8>> {
+    pub fn crl_of(&self, revoked: &[SigningKey], validity: [u64; 2]) -> Result<Vec<u8>> {
         let serials: Vec<&[u8]> = revoked.iter().map(|key| serial(*key)).collect();
-        self.ark_key.crl(&self.ark, &serials, next_update)
+        self.ark_key.crl(&self.ark, &serials, validity)
     }
 
     /// The certificate, DER, of the key that this chip has with this firmware.

@@ -88,11 +88,11 @@ impl Signer {
         &self,
         issuer: &[u8],
         revoked: &[&[u8]],
-        next_update: u64,
+        [this_update, next_update]: [u64; 2],
     ) -> Result<Vec<u8>> {
         let issuer = x509_cert::Certificate::from_der(issuer)?;
         let number = CrlNumber(Uint::new(&[1])?);
-        let mut builder = <CrlBuilder>::new_with_this_update(&issuer, number, time(NOT_BEFORE)?)?
+        let mut builder = <CrlBuilder>::new_with_this_update(&issuer, number, time(this_update)?)?
             .with_next_update(Some(time(next_update)?));
         // An empty list is left out (RFC 5280 section 5.1.2.6).
         if !revoked.is_empty() {

@@ -6,11 +6,14 @@ use core::time::Duration;
 
 use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::quote::Quote;
+use p256::ecdsa::signature::Verifier;
+use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
+use p256::pkcs8::DecodePublicKey;
 use serde::Deserialize;
-use x509_cert::der::DateTime;
+use x509_cert::der::{DateTime, Encode};
 
 use crate::base16;
-use crate::verify::certificate::time;
+use crate::verify::certificate::{crl_times, time};
 use crate::verify::{Refused, Roots, Table};
 
 /// A collateral whose form is right; nothing in it is verified.
@@ -18,20 +21,25 @@ use crate::verify::{Refused, Roots, Table};
 pub struct Collateral {
     inner: QuoteCollateralV3,
     fmspc: String,
+    /// See [`Self::order`].
+    order: [u64; 5],
     /// What has an end, and when that is.
-    ends: [(&'static str, String, u64); 2],
+    ends: [(&'static str, String, u64); 4],
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TcbInfo {
     fmspc: String,
+    tcb_evaluation_data_number: u64,
+    issue_date: String,
     next_update: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity {
+    issue_date: String,
     next_update: String,
 }
 
@@ -49,22 +57,41 @@ impl Collateral {
 
     fn read(json: &[u8]) -> Result<Self, String> {
         let text = |error: serde_json::Error| error.to_string();
-        let inner: QuoteCollateralV3 = serde_json::from_slice(json).map_err(text)?;
+        let mut inner: QuoteCollateralV3 = serde_json::from_slice(json).map_err(text)?;
+        // Of the one machine it was fetched for, and preferred by `dcap-qvl` to
+        // the chain in the quote, which may be another machine's of its kind.
+        inner.pck_certificate_chain = None;
         let info: TcbInfo = serde_json::from_str(&inner.tcb_info).map_err(text)?;
         let identity: Identity = serde_json::from_str(&inner.qe_identity).map_err(text)?;
         let fmspc = info.fmspc.to_ascii_lowercase();
         if base16::decode::<6>(&fmspc).is_none() {
             return Err(format!("an FMSPC that is not 6 bytes: {:?}", info.fmspc));
         }
-        let end = |name, text: String| match DateTime::from_str(&text) {
-            Ok(end) => Ok((name, text, end.unix_duration().as_secs())),
-            Err(_) => Err(format!("{name} until {text:?}")),
+        let date = |what: &str, text: &str| match DateTime::from_str(text) {
+            Ok(date) => Ok(date.unix_duration().as_secs()),
+            Err(_) => Err(format!("{what} {text:?}")),
         };
+        let crl = |name, der: &[u8]| {
+            crl_times(der).ok_or_else(|| format!("a {name} that is no CRL with an end"))
+        };
+        let (pck_from, pck_until) = crl("PCK CRL", &inner.pck_crl)?;
+        let (root_from, root_until) = crl("root CRL", &inner.root_ca_crl)?;
+        let info_until = date("TCB info until", &info.next_update)?;
+        let identity_until = date("QE identity until", &identity.next_update)?;
         Ok(Self {
             fmspc,
+            order: [
+                info.tcb_evaluation_data_number,
+                date("TCB info of", &info.issue_date)?,
+                date("QE identity of", &identity.issue_date)?,
+                pck_from,
+                root_from,
+            ],
             ends: [
-                end("TCB info", info.next_update)?,
-                end("QE identity", identity.next_update)?,
+                ("TCB info", info.next_update, info_until),
+                ("QE identity", identity.next_update, identity_until),
+                ("PCK CRL", time(pck_until), pck_until),
+                ("root CRL", time(root_until), root_until),
             ],
             inner,
         })
@@ -75,22 +102,50 @@ impl Collateral {
         &self.fmspc
     }
 
+    /// What Intel published later has the greater one: its number of TCB
+    /// evaluations, then the dates of TCB info, QE identity, PCK CRL and root CRL.
+    pub fn order(&self) -> [u64; 5] {
+        self.order
+    }
+
     /// When the first of its parts ends, as Intel writes it.
     pub fn until(&self) -> &str {
         let first = self.ends.iter().min_by_key(|(_, _, end)| *end);
         first.map_or("", |(_, text, _)| text)
     }
 
-    /// Whether a trusted root is at the end of its chain; signatures are
-    /// verified with a quote only.
+    /// Whether a key that a trusted root certifies signed the TCB levels. The
+    /// rest, times and revocation too, is verified with a quote only.
     ///
     /// # Errors
-    /// It is of another root.
-    pub fn check_root(&self, roots: &Roots) -> Result<(), Refused> {
+    /// It is of another root, or a signature does not verify.
+    pub fn authenticate(&self, roots: &Roots) -> Result<(), Refused> {
         let table = &mut Table::default();
         let known =
             roots.tdx_root(self.issuers()).is_some() || Roots::intel_root_ends(self.issuers());
-        table.require("collateral root", "another", "a trusted root", known)
+        let got = if known { "trusted" } else { "another" };
+        table.require("collateral root", got, "a trusted root", known)?;
+        let good = self.is_signed().unwrap_or(false);
+        let got = if good { "good" } else { "does not verify" };
+        let expected = "by a key that the root certifies";
+        table.require("TCB info signature", got, expected, good)
+    }
+
+    /// By the first key of the chain in it, and that one's certificate by the last.
+    fn is_signed(&self) -> Option<bool> {
+        let chain = x509_cert::Certificate::load_pem_chain(self.issuers().as_bytes()).ok()?;
+        let key = |certificate: &x509_cert::Certificate| {
+            let key = certificate.tbs_certificate().subject_public_key_info();
+            VerifyingKey::from_public_key_der(&key.to_der().ok()?).ok()
+        };
+        let (signer, root) = (chain.first()?, chain.last()?);
+        let certified = DerSignature::try_from(signer.signature().as_bytes()?).ok()?;
+        let certificate = signer.tbs_certificate().to_der().ok()?;
+        let signature = Signature::from_slice(&self.inner.tcb_info_signature).ok()?;
+        let info = self.inner.tcb_info.as_bytes();
+        let good = key(root)?.verify(&certificate, &certified).is_ok()
+            && key(signer)?.verify(info, &signature).is_ok();
+        Some(good)
     }
 
     pub(super) fn inner(&self) -> &QuoteCollateralV3 {

@@ -2,7 +2,7 @@
 
 use dcap_qvl::quote::Quote;
 
-use super::{Td, VerifiedQuote, verify};
+use super::{Collateral, Td, VerifiedQuote, verify};
 use crate::verify::validate::{Freshness, TdxExpectation, TdxPolicy, tdx};
 use crate::verify::{Refused, Roots, Table};
 
@@ -70,6 +70,35 @@ fn accepts_quotes_of_up_to_date_platforms() {
         let refused = failures(&verified, &TdxPolicy::default(), &expected);
         assert!(refused.is_empty(), "{quote}: {refused:?}");
     }
+}
+
+#[test]
+fn takes_the_chain_in_the_quote_whoever_the_collateral_was_fetched_for() {
+    let quote = vector("phala-uptodate.quote.dat");
+    let collateral = vector("phala-uptodate.collateral.json");
+    let mut fetched: serde_json::Value = serde_json::from_slice(&collateral).unwrap();
+    fetched["pck_certificate_chain"] = fetched["pck_crl_issuer_chain"].clone();
+    let fetched = serde_json::to_vec(&fetched).unwrap();
+    let verified = judge_bytes(&quote, &fetched, PHALA).unwrap();
+    assert_eq!(verified.tcb_status(), "UpToDate");
+}
+
+#[test]
+fn what_intel_did_not_sign_is_not_authentic() {
+    let parse = |json: &[u8]| Collateral::parse(json, &mut Table::default()).unwrap();
+    let mut orders = Vec::new();
+    for name in ["phala-uptodate", "90c06f-mar2026"] {
+        let json = vector(&format!("{name}.collateral.json"));
+        let collateral = parse(&json);
+        assert_eq!(collateral.authenticate(Roots::BUILT_IN), Ok(()), "{name}");
+        orders.push(collateral.order());
+        let text = String::from_utf8(json).unwrap();
+        let altered = text.replace("EvaluationDataNumber\\\":1", "EvaluationDataNumber\\\":2");
+        assert_ne!(altered, text);
+        let refused = parse(altered.as_bytes()).authenticate(Roots::BUILT_IN);
+        assert_eq!(refused.unwrap_err().name, "TCB info signature");
+    }
+    assert!(orders.is_sorted(), "{orders:?}");
 }
 
 #[test]

@@ -19,8 +19,14 @@ use crate::{NOT_AFTER, NOT_BEFORE};
 /// What the collateral says; by default that all is well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collateral {
-    /// End of the validity of all its parts.
+    /// How many times Intel evaluated TCB levels before it.
+    pub evaluation: u32,
+    /// End of the validity of TCB info and QE identity.
     pub next_update: u64,
+    /// End of the validity of the PCK CRL.
+    pub pck_crl_until: u64,
+    /// End of the validity of the root's CRL.
+    pub root_crl_until: u64,
     /// Of the platform's TCB level.
     pub status: TcbStatus,
     /// Advisories that are open at that level.
@@ -34,7 +40,10 @@ pub struct Collateral {
 impl Default for Collateral {
     fn default() -> Self {
         Self {
+            evaluation: 17,
             next_update: NOT_AFTER,
+            pck_crl_until: NOT_AFTER,
+            root_crl_until: NOT_AFTER,
             status: TcbStatus::UpToDate,
             advisory_ids: Vec::new(),
             pck_revoked: false,
@@ -61,12 +70,12 @@ impl Authority {
             root_ca_crl: self.root_key.crl(
                 &self.root,
                 &revoked(says.platform_ca_revoked, &PLATFORM_CA_SERIAL),
-                says.next_update,
+                [NOT_BEFORE, says.root_crl_until],
             )?,
             pck_crl: self.platform_ca_key.crl(
                 &self.platform_ca,
                 &revoked(says.pck_revoked, &PCK_SERIAL),
-                says.next_update,
+                [NOT_BEFORE, says.pck_crl_until],
             )?,
             tcb_info_issuer_chain: signers.clone(),
             tcb_info_signature: raw_signature(&self.tcb_key, tcb_info.as_bytes()).to_vec(),
@@ -96,7 +105,7 @@ impl Collateral {
             fmspc: hex(&FMSPC),
             pce_id: hex(&PCE_ID),
             tcb_type: 0,
-            tcb_evaluation_data_number: 17,
+            tcb_evaluation_data_number: self.evaluation,
             tcb_levels: vec![TcbLevel {
                 tcb: Tcb {
                     sgx_components: components(&CPU_SVN),
@@ -129,7 +138,7 @@ impl Collateral {
             version: 2,
             issue_date: date(NOT_BEFORE)?,
             next_update: date(self.next_update)?,
-            tcb_evaluation_data_number: 17,
+            tcb_evaluation_data_number: self.evaluation,
             miscselect: [0; 4],
             miscselect_mask: [0xff; 4],
             attributes: super::quote::QE_ATTRIBUTES,
