@@ -111,15 +111,23 @@ impl Tsm {
     }
 
     fn report(&self, inblob: &[u8], deadline: Deadline) -> io::Result<Vec<u8>> {
-        // The kernel takes the value when the file is closed.
-        file::write(&path("inblob"), inblob)?;
         loop {
-            match read("outblob", MAX_BLOB) {
-                Err(errno) if TRANSIENT.contains(&errno) && !deadline.passed() => {
-                    let _cut_short = nanosleep(&PAUSE);
-                }
-                outcome => return outcome,
+            // The kernel takes the value when the file is closed.
+            file::write(&path("inblob"), inblob)?;
+            let outcome = read("outblob", MAX_BLOB);
+            // TDX's driver takes a quote that failed or came too late for one of
+            // no bytes, which the entry then keeps.
+            let passes = match &outcome {
+                Ok(report) => report.is_empty(),
+                Err(errno) => TRANSIENT.contains(errno),
+            };
+            if !passes || deadline.passed() {
+                return outcome;
             }
+            let _cut_short = nanosleep(&PAUSE);
+            // A new entry asks again, and counts its generations from nothing.
+            rustix::fs::rmdir(REPORT)?;
+            rustix::fs::mkdir(REPORT, Mode::RWXU)?;
         }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::verity::Geometry;
 use crate::volume::Volume;
 
+pub use self::check::REFUSED_CAPABILITIES;
 pub use crate::base16::Hex32;
 
 mod check;

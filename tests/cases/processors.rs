@@ -2,11 +2,13 @@
 //! measure the very files QEMU is given.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use image_build::run::{Machine, Report};
 use measured_boot::verify::snp::SigningKey;
-use processor::host::Tee;
+use processor::host::{Boot, Tee};
 use processor::snp::MIGRATE_MA;
 use processor::tdx::{Collateral, Td};
 use processor::{Keys, NOT_BEFORE, snp};
@@ -61,6 +63,12 @@ pub(crate) const ATTACKS: &[Attack] = &[
 ];
 
 pub(crate) const FACTS: &[Fact] = &[
+    ("processors/snp-busy-host-is-asked-again", || {
+        busy(processor("snp")?)
+    }),
+    ("processors/tdx-busy-host-is-asked-again", || {
+        busy(processor("tdx")?)
+    }),
     ("processors/snp-container-finds-no-tee", || {
         finds_no_tee("snp")
     }),
@@ -169,6 +177,53 @@ fn gets_its_keys(product: &Parts, tee: &'static str) -> Result<()> {
         replayed == (tee == "tdx"),
         "the event log was judged: {replayed}"
     );
+    Ok(())
+}
+
+/// A host that has no report to give for a while.
+struct Busy {
+    tee: Box<dyn Tee>,
+    left: u32,
+    answered: Arc<AtomicBool>,
+}
+
+impl Tee for Busy {
+    fn name(&self) -> &'static str {
+        self.tee.name()
+    }
+
+    fn launch(&mut self, boot: &Boot) -> Result<()> {
+        self.tee.launch(boot)
+    }
+
+    fn report(&mut self, report_data: [u8; 64]) -> Result<(Vec<u8>, Vec<u8>)> {
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            return Ok((Vec::new(), Vec::new()));
+        }
+        self.answered.store(true, Ordering::SeqCst);
+        self.tee.report(report_data)
+    }
+}
+
+fn busy(tee: Box<dyn Tee>) -> Result<()> {
+    let product = &artifacts()?.product;
+    let hardware = Hardware::open(product, &Vendors::default())?;
+    let name = if tee.name() == "sev_guest" {
+        "snp"
+    } else {
+        "tdx"
+    };
+    let image = hardware.enrolled(&hardware.spec(name, NOTE)?, product)?;
+    let answered = Arc::new(AtomicBool::new(false));
+    let busy = Busy {
+        tee,
+        left: 3,
+        answered: Arc::clone(&answered),
+    };
+    let report = hardware.boot_on(&hardware.machine(&image)?, busy)?;
+    expect_exit(&report, 0)?;
+    ensure!(answered.load(Ordering::SeqCst), "no report was asked for");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use measured_boot::manifest::Rlimit;
+use measured_boot::manifest::{REFUSED_CAPABILITIES, Rlimit};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// A number of bytes: an integer, or a string with a suffix `K`, `M`, `G` or `T`
@@ -187,34 +187,19 @@ const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// With these a workload leaves its container: into other processes' memory,
-/// onto devices, into the kernel, or out of its mounts (capabilities(7)).
-const REFUSED_CAPABILITIES: [&str; 10] = [
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_PTRACE",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "MKNOD",
-    "SYSLOG",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 impl<'de> Deserialize<'de> for Capabilities {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut set = 0u64;
         for name in Vec::<String>::deserialize(deserializer)? {
             let plain = name.strip_prefix("CAP_").unwrap_or(&name);
-            if REFUSED_CAPABILITIES.contains(&plain) {
+            let bit = index(&CAPABILITIES, plain)
+                .and_then(|bit| 1u64.checked_shl(bit))
+                .ok_or_else(|| D::Error::custom(format!("unknown capability {name:?}")))?;
+            if bit & REFUSED_CAPABILITIES != 0 {
                 return Err(D::Error::custom(format!(
                     "refused capability {name:?}: it leads out of the container"
                 )));
             }
-            let bit = index(&CAPABILITIES, plain)
-                .and_then(|bit| 1u64.checked_shl(bit))
-                .ok_or_else(|| D::Error::custom(format!("unknown capability {name:?}")))?;
             set |= bit;
         }
         Ok(Self(set))

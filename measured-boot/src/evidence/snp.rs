@@ -97,6 +97,8 @@ impl SnpEvidence {
 fn certificates(table: &[u8]) -> Option<Vec<Certificate>> {
     let mut certificates = Vec::new();
     let mut rest = table;
+    // Entries that overlap would let a small table fill the guest's memory.
+    let mut unclaimed = table.len();
     while !rest.is_empty() {
         let (guid, after) = rest.split_first_chunk()?;
         let (offset, after) = after.split_first_chunk()?;
@@ -108,6 +110,7 @@ fn certificates(table: &[u8]) -> Option<Vec<Certificate>> {
         if (guid, offset, length) == (0, 0, 0) {
             return Some(certificates);
         }
+        unclaimed = unclaimed.checked_sub(length)?;
         let der = table.get(offset..)?.get(..length)?.to_vec();
         if let Some((_, kind)) = GUIDS.into_iter().find(|row| row.0 == guid) {
             certificates.push(Certificate { kind, der });

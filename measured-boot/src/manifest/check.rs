@@ -11,6 +11,20 @@ use crate::verity::MAX_DATA_BLOCKS;
 const MAX_MEMORY: u64 = (1 << 44) - 1;
 const PATH: &str = "an absolute, plain path";
 
+/// Capabilities (`linux/capability.h`) with which a workload leaves its
+/// container: into other processes' memory, onto devices, into the kernel, or
+/// out of its mounts (capabilities(7)).
+pub const REFUSED_CAPABILITIES: u64 = 1 << 16 // SYS_MODULE
+    | 1 << 17 // SYS_RAWIO
+    | 1 << 19 // SYS_PTRACE
+    | 1 << 21 // SYS_ADMIN
+    | 1 << 22 // SYS_BOOT
+    | 1 << 27 // MKNOD
+    | 1 << 34 // SYSLOG
+    | 1 << 38 // PERFMON
+    | 1 << 39 // BPF
+    | 1 << 40; // CHECKPOINT_RESTORE
+
 /// Says the first member that is out of bounds. A `.length` counts the bytes of
 /// binary data or the entries of a list.
 pub(super) fn manifest(m: &Manifest) -> Result<(), Error> {
@@ -93,8 +107,12 @@ fn container(c: &Container) -> Result<(), Error> {
         "1 to 64 printable characters",
     )?;
     within("container.groups.length", c.groups.len(), 0..=64)?;
-    let capabilities_ok = c.capabilities < 1 << 41;
-    require(capabilities_ok, "container.capabilities", "bits 0 to 40")?;
+    let capabilities_ok = c.capabilities < 1 << 41 && c.capabilities & REFUSED_CAPABILITIES == 0;
+    require(
+        capabilities_ok,
+        "container.capabilities",
+        "bits 0 to 40, none that leads out",
+    )?;
     let seccomp = c.seccomp.0.len();
     require(
         seccomp.is_multiple_of(8) && (8..=4096 * 8).contains(&seccomp),

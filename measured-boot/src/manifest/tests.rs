@@ -150,7 +150,11 @@ fn rejects_members_out_of_bounds() {
         ("container.argv", |m| m.container.argv.clear()),
         ("container.env", |m| m.container.env = vec!["=x".into()]),
         ("container.capabilities", |m| {
-            m.container.capabilities = u64::MAX
+            m.container.capabilities = 1 << 41
+        }),
+        // CAP_SYS_ADMIN, with which a workload could mount configfs.
+        ("container.capabilities", |m| {
+            m.container.capabilities = 1 << 21
         }),
         ("container.seccomp", |m| m.container.seccomp.0.clear()),
         ("container.rlimits", |m| {

@@ -144,6 +144,12 @@ fn rejects_tables_that_point_outside_or_do_not_end() {
         table
     };
     let length = u32::try_from(good.len()).unwrap();
+    let mut overlapping = table(&[(CertType::VCEK, &[7; 100]), (CertType::VLEK, &[8; 100])]);
+    let whole = u32::try_from(overlapping.len()).unwrap().to_le_bytes();
+    for entry in [0, 24] {
+        overlapping[entry + 16..entry + 20].fill(0);
+        overlapping[entry + 20..entry + 24].copy_from_slice(&whole);
+    }
     for table in [
         with(16, length),
         with(16, u32::MAX),
@@ -153,6 +159,7 @@ fn rejects_tables_that_point_outside_or_do_not_end() {
         good[..23].to_vec(),
         good[..24].to_vec(),
         vec![0; 23],
+        overlapping,
     ] {
         let error = SnpEvidence::from_device(&report("milan-v3-routex"), &table).unwrap_err();
         assert_eq!(error, "the certificate table is malformed");
