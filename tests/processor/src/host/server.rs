@@ -159,7 +159,9 @@ impl State {
                 guest.read_exact(&mut report_data)?;
                 lock(&self.requests).push(report_data);
                 let (report, added) = tee.report(report_data)?;
-                for blob in [report, added] {
+                // The driver takes no bytes for "busy", and asks for nothing more.
+                let added = (!report.is_empty()).then_some(added);
+                for blob in [Some(report), added].into_iter().flatten() {
                     guest.write_all(&u32::try_from(blob.len())?.to_le_bytes())?;
                     guest.write_all(&blob)?;
                 }
