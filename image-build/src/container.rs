@@ -197,9 +197,12 @@ fn stop_signal(ours: Option<Signal>, theirs: Option<&str>) -> Result<u8> {
     match (ours, theirs) {
         (Some(signal), _) => Ok(signal.0),
         (None, None | Some("")) => Ok(SIGTERM.0),
-        (None, Some(text)) => Signal::parse(text)
-            .map(|signal| signal.0)
-            .with_context(|| format!("cannot use the image's stop signal {text:?}: expected one that a program can get; the config's stop_signal goes before it")),
+        (None, Some(text)) => Signal::parse(text).map(|signal| signal.0).with_context(|| {
+            format!(
+                "cannot use the image's stop signal {text:?}: expected one that a program \
+                     can get; the config's stop_signal goes before it"
+            )
+        }),
     }
 }
 

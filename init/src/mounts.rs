@@ -20,8 +20,8 @@ pub const BOOT: &str = "/mnt/boot";
 /// Where the container's root is assembled, in the container's namespace.
 pub const CONTAINER: &str = "/mnt/container";
 
-/// `/proc`, `/sys`, `/dev`, the cgroup tree and configfs are mounted as the table says, on
-/// a root that is a tmpfs of our own; the console is open.
+/// `/proc`, `/sys`, `/dev`, the cgroup tree and configfs are mounted as the table
+/// says, on a root that is a tmpfs of our own; the console is open.
 #[derive(Debug)]
 pub struct EarlyMounts(());
 
